@@ -1,0 +1,66 @@
+# coaug: the front door. Every target installs what it needs into .venv first.
+#
+#   make train METHOD=svaclr                      a demo set is generated, trained on and evaluated
+#   make train METHOD=svaclr DATA=/videos GPUS=8  your own videos
+#   make test                                     everything that needs no GPU
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+METHOD ?= svaclr
+export PROFILE
+
+.DEFAULT_GOAL := help
+.PHONY: help train resume index eval view bench doctor test lint type-check gpu-check demo-table clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="optim.lr=0.1 …"] [OUT=runs/x] [RESUME=1] [PROFILE=1]
+	$(BIN)/coaug train $(METHOD) $(SET) $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PROCS),--procs $(PROCS)) $(if $(OUT),--out "$(OUT)") $(if $(RESUME),--resume) $(if $(PRINT_CONFIG),--print-config)
+
+index: $(VENV)/.installed ## DATA=folder [OUT=catalog.parquet]: probe media files once, write their catalog
+	$(BIN)/coaug index $(if $(DATA),"$(DATA)",$(error index: which folder? make index DATA=/videos)) $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+eval: $(VENV)/.installed ## [RUN=runs/svaclr] [DATA=folder|catalog]: evaluate a trained run again
+	$(BIN)/coaug eval $(or $(RUN),runs/$(METHOD)) $(if $(DATA),--data "$(DATA)")
+
+view: $(VENV)/.installed ## FILE=video.mp4 [PRESET=svaclr] [OUT=sheet.png]: what the augmentation does to it
+	$(BIN)/coaug view $(if $(FILE),"$(FILE)",$(error view: which file? make view FILE=video.mp4)) $(if $(PRESET),--preset $(PRESET)) $(if $(OUT),--out "$(OUT)") $(SET)
+
+bench: $(VENV)/.installed ## measure the loader against its ceiling [ARGS="--json FILE --data FOLDER"]
+	$(BIN)/coaug bench $(ARGS)
+
+doctor: $(VENV)/.installed ## what works on this machine, and the remedy for what does not
+	$(BIN)/coaug doctor
+
+test: $(VENV)/.installed-dev ## the tests that need no GPU [ARGS="-k loader"]
+	$(BIN)/python -m pytest -n auto -m "not gpu and not slow" $(ARGS)
+
+gpu-check: $(VENV)/.installed-dev ## every check that needs a GPU; writes gpu-check.json
+	$(BIN)/coaug gpu-check $(ARGS)
+
+lint: $(VENV)/.installed-dev ## ruff: style and format
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type-check: $(VENV)/.installed-dev ## mypy --strict
+	$(BIN)/mypy
+
+demo-table: $(VENV)/.installed ## three seeds x {SoftInfoNCE, InfoNCE, no speed} on the demo set -> docs/demo-table.md
+	$(BIN)/python benchmarks/demo_table.py $(ARGS)
+
+clean: ## remove the environment and caches (runs/ and data/ stay)
+	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing coaug and what it needs into $(VENV) (about 9 GB, a few minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
+	@echo "installing coaug and its test tools into $(VENV) (about 9 GB, a few minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,1 @@
+"""From media files to batches: catalog -> plan -> source -> graph -> loader."""

@@ -1,0 +1,254 @@
+"""What recordings exist: a memory-mapped table of probed media files, filtered by row numbers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from . import table as files
+from .config import Modality
+from .table import CatalogError
+
+__all__ = ["AudioStream", "Catalog", "CatalogError", "Recording", "VideoStream", "sample_id", "table_of"]
+
+
+@dataclass(frozen=True)
+class VideoStream:
+    """The picture track of a file. Times are seconds of the file's presentation time.
+
+    Attributes:
+        codec: FFmpeg's codec name, such as "h264".
+        width, height: pixels as coded, before rotation.
+        rotation: clockwise turn needed for display: 0, 90, 180 or 270.
+        fps: average frames per second.
+        vfr: whether frames stray from an even grid by more than 0.4 of its period.
+        start, duration: presentation time of the first frame, and from there to the end of the last one.
+    """
+
+    codec: str
+    width: int
+    height: int
+    rotation: int
+    fps: float
+    vfr: bool
+    start: float
+    duration: float
+
+
+@dataclass(frozen=True)
+class AudioStream:
+    """The sound track of a file: sample rate in Hz, times in seconds; `level_db` is the loudest 100 ms (RMS, dBFS)."""
+
+    codec: str
+    rate: int
+    channels: int
+    start: float
+    duration: float
+    level_db: float
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A row: the part [start, end) seconds of a file in which every stream that is present has data.
+
+    `id` is stable across machines and runs (`sample_id(key)`), `label` is -1 where unknown.
+    """
+
+    id: int
+    key: str
+    path: str
+    start: float
+    end: float
+    label: int
+    split: str
+    video: VideoStream | None
+    audio: AudioStream | None
+
+    @property
+    def duration(self) -> float:
+        """Seconds from start to end."""
+        return self.end - self.start
+
+
+def sample_id(key: str) -> int:
+    """A stable non-negative int64 for a dataset's own name of a recording: blake2b, 8 bytes, sign bit dropped."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") & (2**63 - 1)
+
+
+class Catalog:
+    """An immutable sequence of recordings. Opening costs no memory per row; `where` makes views of row numbers.
+
+        catalog = Catalog.open("catalog.parquet").where(split="train", min_seconds=2.0)
+        catalog[0].path, catalog.ids, catalog.excluded
+
+    Pickles as its path and row numbers: a worker process memory-maps the same file.
+    """
+
+    def __init__(
+        self, path: Path, table: pa.Table, stamp: str, rows: NDArray[np.int64] | None = None
+    ) -> None:
+        self.path = path
+        self.excluded: dict[str, int] = {}
+        """What the last `where` left out: reason -> number of recordings."""
+        self.label_names = files.label_names(table)
+        self._table, self._stamp, self._rows = table, stamp, rows
+
+    @classmethod
+    def open(cls, path: str | Path) -> Catalog:
+        """The catalog of a .parquet file or its .arrow twin, which is made anew when missing or out of date.
+
+        Raises:
+            CatalogError: one line saying what is wrong with the file.
+        """
+        path = Path(path).absolute()
+        return cls(path, *files.load(path))
+
+    def __len__(self) -> int:
+        return self._table.num_rows if self._rows is None else len(self._rows)
+
+    def __getitem__(self, index: int) -> Recording:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"recording {index} of {len(self)}")
+        index = int(index) % len(self)
+        row = index if self._rows is None else int(self._rows[index])
+        return _recording({name: column[row].as_py() for name, column in self._columns.items()})
+
+    def __iter__(self) -> Iterator[Recording]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Catalog({len(self)} recordings, {len(self.label_names)} labels, {str(self.path)!r})"
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """(N,) stable sample ids."""
+        return self._array("id")
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) indices into `label_names`, -1 where unknown."""
+        return self._array("label")
+
+    @cached_property
+    def weights(self) -> NDArray[np.float64]:
+        """(N,) weight of the root folder that each recording came from."""
+        return self._array("weight")
+
+    @cached_property
+    def durations(self) -> NDArray[np.float64]:
+        """(N,) seconds."""
+        seconds: NDArray[np.float64] = self._array("end") - self._array("start")
+        return seconds
+
+    def codecs(self) -> dict[str, int]:
+        """Video codec -> number of recordings, most first."""
+        counts = Counter(name for name in self._array("video_codec").tolist() if name)
+        return dict(counts.most_common())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the ids and windows, in order: equal catalogs plan equal batches."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in ("id", "start", "end"):
+            digest.update(np.ascontiguousarray(self._array(name)).data)
+        return digest.hexdigest()
+
+    def where(
+        self,
+        split: str | None = None,
+        modalities: Sequence[Modality] = ("video", "audio"),
+        min_seconds: float = 0.0,
+    ) -> Catalog:
+        """The recordings of a split (None: all) that have these streams and last at least `min_seconds`."""
+        tests: list[tuple[str, NDArray[np.bool_]]] = []
+        if split is not None:
+            tests.append((f"split is not {split!r}", self._mask(pc.equal(self._columns["split"], split))))
+        for name in modalities:
+            tests.append((f"no {name}", self._mask(pc.is_valid(self._columns[f"{name}_codec"]))))
+        tests.append((f"shorter than {min_seconds:g} s", self.durations >= min_seconds - 1e-9))
+        keep, excluded = np.ones(len(self), bool), {}
+        for reason, passed in tests:
+            if count := int(np.count_nonzero(keep & ~passed)):
+                excluded[reason] = count
+            keep &= passed
+        view = self._view(np.flatnonzero(keep)) if excluded else self._view(None)
+        view.excluded = excluded
+        return view
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self.path, self._stamp, self._rows, self.excluded)
+
+    @cached_property
+    def _columns(self) -> dict[str, pa.Array]:
+        return {name: _one_chunk(self._table.column(name)) for name in files.SCHEMA.names}
+
+    def _array(self, name: str) -> Any:
+        column = self._columns[name].to_numpy(zero_copy_only=False)
+        return column if self._rows is None else column[self._rows]
+
+    def _mask(self, column: pa.Array) -> NDArray[np.bool_]:
+        mask: NDArray[np.bool_] = column.to_numpy(zero_copy_only=False)
+        return mask if self._rows is None else mask[self._rows]
+
+    def _view(self, keep: NDArray[np.int64] | None) -> Catalog:
+        rows = self._rows
+        if keep is not None:
+            rows = keep if rows is None else rows[keep]
+        return Catalog(self.path, self._table, self._stamp, rows)
+
+
+def table_of(
+    recordings: Iterable[Recording], labels: Sequence[str], weights: Sequence[float] = ()
+) -> pa.Table:
+    """Rows of a catalog, in the order given, ready for `table.write`; `weights` default to 1."""
+    iterator, chunks = iter(recordings), []
+    while rows := [_row(recording) for recording in islice(iterator, 1 << 16)]:
+        chunks.append(pa.RecordBatch.from_pylist(rows, files.SCHEMA))
+    table = pa.Table.from_batches(chunks, files.SCHEMA)
+    if len(weights):
+        where = files.SCHEMA.get_field_index("weight")
+        table = table.set_column(where, files.SCHEMA.field(where), pa.array(weights, pa.float64()))
+    return files.with_labels(table, tuple(labels))
+
+
+def _reopen(path: Path, stamp: str, rows: NDArray[np.int64] | None, excluded: dict[str, int]) -> Catalog:
+    table, now = files.load(path)
+    if now != stamp:
+        raise CatalogError(f"{path} changed while it was in use; start again")
+    catalog = Catalog(path, table, stamp, rows)
+    catalog.excluded = excluded
+    return catalog
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _row(recording: Recording) -> dict[str, Any]:
+    row = {**vars(recording), "weight": 1.0}
+    for side in ("video", "audio"):
+        stream = row.pop(side)
+        row |= {f"{side}_{name}": value for name, value in (asdict(stream) if stream else {}).items()}
+    return row
+
+
+def _recording(row: dict[str, Any]) -> Recording:
+    streams = {"video": VideoStream, "audio": AudioStream}
+    sides: dict[str, Any] = dict.fromkeys(streams)
+    for side, cls in streams.items():
+        values = {name: row.pop(name) for name in list(row) if name.startswith(f"{side}_")}
+        if values[f"{side}_codec"] is not None:
+            sides[side] = cls(**{name.removeprefix(f"{side}_"): value for name, value in values.items()})
+    del row["weight"]
+    return Recording(**row, **sides)

@@ -1,0 +1,314 @@
+"""`AVLoader`: epochs of batches in somebody's training script, resumable at any step."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.dlpack import from_dlpack
+
+from ..config import build as build_config
+from ..config import read
+from .bans import Bans
+from .batch import Batch
+from .catalog import Catalog
+from .config import DataConfig
+from .feeds import STAGES
+from .graph import PASSED, build, graph_codecs
+from .source import BANNED, Schedule, Source
+
+AHEAD = 16  # a ban starts this many steps after the failure: more than the workers ever prepare in advance
+PREFETCH = 2  # batches that workers and graph prepare in advance
+log = logging.getLogger("coaug.loader")
+
+
+class LoaderError(RuntimeError):
+    """The loader cannot go on, or cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class ErrorBudget:
+    """How much may go wrong before a run stops: `count` failures, or more than `rate` of all samples once `after`
+    samples have been seen."""
+
+    count: int = 100_000
+    rate: float = 0.1
+    after: int = 200
+
+    def exceeded(self, failures: int, samples: int) -> bool:
+        """Whether to stop."""
+        return failures > self.count or (samples >= self.after and failures > self.rate * samples)
+
+
+class AVLoader:
+    """Batches of co-augmented audio-visual clips; an iteration is one epoch from where the loader stands.
+
+    Args:
+        catalog: a `Catalog`, or the path of one written by `coaug index`.
+        config: what a clip is; or give the name of a `preset`, whose `data:` section is used.
+        batch_size: samples in the *global* batch, over all ranks.
+        split: keep only this split of the catalog (None: all).
+        shuffle: a new order each epoch; off, catalog order.
+        drop_last: leave out the last, incomplete batch; else it is filled with repeated rows whose `valid` is False.
+        epochs: stop preparing batches after this many (None: never), for a single pass.
+        rank, world_size: taken from torch.distributed where it is initialised.
+        device: "cpu", or "cuda" for this process's current device.
+        workers: source processes (None: one per core, at most 8); 0 reads in this process.
+        decode: "auto" decodes in the graph what it can on this device; "host" decodes all in the source.
+        deadline: seconds that one file may take.
+        budget: failures to live with.
+
+    Raises:
+        LoaderError: nothing to load, a batch that cannot be divided, or the error budget used up while iterating.
+    """
+
+    def __init__(
+        self,
+        catalog: str | Path | Catalog,
+        config: DataConfig | None = None,
+        *,
+        preset: str | None = None,
+        batch_size: int,
+        seed: int = 0,
+        split: str | None = None,
+        shuffle: bool = True,
+        drop_last: bool = True,
+        epochs: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        device: str = "cpu",
+        workers: int | None = None,
+        decode: str = "auto",
+        deadline: float = 20.0,
+        budget: ErrorBudget = ErrorBudget(),
+    ) -> None:
+        together = dist.is_available() and dist.is_initialized()
+        self.rank = (dist.get_rank() if together else 0) if rank is None else rank
+        self.world_size = (dist.get_world_size() if together else 1) if world_size is None else world_size
+        self.config = config or _preset(preset)
+        whole = catalog if isinstance(catalog, Catalog) else Catalog.open(catalog)
+        self.catalog = whole.where(
+            split=split, modalities=self.config.modalities, min_seconds=self.config.seconds
+        )
+        self.batch_size, self.seed, self.shuffle, self.epochs = batch_size, seed, shuffle, epochs
+        self.device, self.budget = device, budget
+        self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
+        self._check(split, drop_last)
+        self.steps = (
+            len(self.catalog) // batch_size if drop_last else math.ceil(len(self.catalog) / batch_size)
+        )
+        kind = "cpu" if device == "cpu" else "gpu"
+        self._source = Source(
+            self.catalog,
+            self.config,
+            self._schedule(0),
+            Bans(),
+            seed=seed,
+            shuffle=shuffle,
+            graph_codecs=graph_codecs(kind) if decode == "auto" else frozenset(),
+            deadline=deadline,
+        )
+        self._step = 0  # global step of the next batch handed out
+        self._pipeline: Any = None
+        self._failures: Counter[str] = Counter()
+        self._samples = 0
+        self.data_wait = 0.0
+        self._timing = dict.fromkeys(STAGES, 0.0)
+        log.info("%s", self.describe())
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next batch."""
+        return self._step // self.steps
+
+    def __len__(self) -> int:
+        """Steps in an epoch, the same on every rank."""
+        return self.steps
+
+    def describe(self) -> str:
+        """What is loaded and which way each codec goes."""
+        codecs = self.catalog.codecs() if "video" in self.config.modalities else {}
+        routes = ", ".join(
+            f"{codec} ({n}) {'in the graph' if codec in self._source.graph_codecs else 'on the host'}"
+            for codec, n in codecs.items()
+        )
+        left = ", ".join(f"{n} {reason}" for reason, n in self.catalog.excluded.items() if n)
+        return f"{len(self.catalog)} recordings; decoding {routes or 'sound only'}" + (
+            f"; left out: {left}" if left else ""
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The rest of the current epoch."""
+        epoch = self.epoch
+        while self.epoch == epoch:
+            yield self._next()
+
+    def _next(self) -> Batch:
+        start = time.perf_counter()
+        outputs = self._run()
+        batch = self._batch(outputs)
+        self.data_wait += time.perf_counter() - start
+        self._count(outputs, batch)
+        self._step += 1
+        return batch
+
+    def _run(self) -> dict[str, Any]:
+        try:
+            self._pipeline = self._pipeline or self._start()
+            return dict(zip(self._names(), self._pipeline.run(), strict=True))
+        except RuntimeError as error:
+            if self._step in self._source.distrusted:
+                raise LoaderError(f"step {self._step} cannot be prepared: {error}") from error
+            # the graph does not say which file it was: on the host, each failure is its own
+            log.warning("the graph refused step %d; decoding it on the host", self._step)
+            self._source = replace(self._source, distrusted=self._source.distrusted | {self._step})
+            self._pipeline = None
+            return self._run()
+
+    def _start(self) -> Any:
+        self._source = replace(self._source, schedule=self._schedule(self._step))
+        device_id = None if self.device == "cpu" else torch.cuda.current_device()
+        pipeline = build(
+            self._source,
+            device="cpu" if device_id is None else "gpu",
+            parallel=self.workers > 0,
+            batch_size=self.batch_size // self.world_size,
+            num_threads=max(self.workers, 1),
+            device_id=device_id,
+            prefetch_queue_depth=PREFETCH,
+            py_num_workers=max(self.workers, 1),
+            py_start_method="spawn",
+        )
+        pipeline.build()
+        return pipeline
+
+    def _names(self) -> tuple[str, ...]:
+        return (*PASSED, *self.config.modalities)
+
+    def _batch(self, outputs: Mapping[str, Any]) -> Batch:
+        tensors = {name: _tensor(outputs[name]) for name in self._names() if name not in ("error", "timing")}
+        epoch, step = divmod(self._step, self.steps)
+        absent = {name: None for name in ("video", "audio") if name not in tensors}
+        moved = {
+            name: t if self.device == "cpu" else t.cuda(non_blocking=True) for name, t in tensors.items()
+        }
+        return Batch(**moved, **absent, epoch=epoch, step=step)  # type: ignore[arg-type]
+
+    def _count(self, outputs: Mapping[str, Any], batch: Batch) -> None:
+        """Log, count and ban what failed; stop when the budget is used up."""
+        self._samples += len(batch)
+        timing = _tensor(outputs["timing"]).sum(0).tolist()
+        self._timing = {s: self._timing[s] + t for s, t in zip(STAGES, timing, strict=True)}
+        errors = (
+            bytes(_array(outputs["error"], i)).decode(errors="replace").strip() for i in range(len(batch))
+        )
+        for sample_id, error in zip(batch.sample_id.tolist(), errors, strict=True):
+            if not error:
+                continue
+            self._failures[error] += 1
+            if error != BANNED:
+                log.warning("left out: %s", error)
+                self._source.bans.add(sample_id, self._step + AHEAD)
+        failures = self._failures.total()
+        if self.budget.exceeded(failures, self._samples):
+            raise LoaderError(
+                f"{failures} of {self._samples} samples could not be read, more than the error budget allows; "
+                f"the last: {error or max(self._failures, key=lambda e: self._failures[e])}"
+            )
+
+    def stats(self) -> dict[str, float]:
+        """Counts so far, seconds waited for data, and the source's mean milliseconds a sample by stage."""
+        stages = {f"ms.{s}": 1e3 * t / max(self._samples, 1) for s, t in self._timing.items()}
+        counts = {"samples": self._samples, "failures": self._failures.total(), "wait": self.data_wait}
+        return {**counts, **stages}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs to hand out the very batches that would have come next. Plain numbers.
+
+        Under torch.distributed all ranks must call it: they learn of each other's bans here, whether or not the
+        run is ever interrupted.
+        """
+        self._share_bans()
+        return {
+            "step": self._step,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "catalog": self.catalog.fingerprint,
+            "bans": self._source.bans.entries(),
+            "distrusted": sorted(self._source.distrusted),
+            "failures": dict(self._failures),
+            "samples": self._samples,
+        }
+
+    def _share_bans(self) -> None:
+        if self.world_size > 1 and dist.is_initialized():
+            everyone: list[dict[int, int]] = [{}] * self.world_size
+            dist.all_gather_object(everyone, self._source.bans.entries())
+            for sample, step in sorted(item for bans in everyone for item in bans.items()):
+                self._source.bans.add(sample, step)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Stand where `state` was taken. Raises LoaderError where the batches could not be the same."""
+        mine = self.state_dict()
+        changed = [key for key in ("seed", "batch_size", "catalog") if state[key] != mine[key]]
+        if changed:
+            raise LoaderError(f"the saved loader state is of another run: {', '.join(changed)} differ(s)")
+        self.close()
+        self._step, self._samples = state["step"], state["samples"]
+        self._failures = Counter(state["failures"])
+        bans = Bans({int(key): value for key, value in state["bans"].items()})
+        self._source = replace(self._source, bans=bans, distrusted=frozenset(state["distrusted"]))
+
+    def close(self) -> None:
+        """End the workers. The loader can be iterated again; it starts new ones."""
+        self._pipeline = None
+
+    def __enter__(self) -> AVLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _schedule(self, first: int) -> Schedule:
+        last = None if self.epochs is None else self.epochs * self.steps
+        return Schedule(
+            len(self.catalog), self.batch_size, self.steps, self.rank, self.world_size, first, last
+        )
+
+    def _check(self, split: str | None, drop_last: bool) -> None:
+        n, reasons = len(self.catalog), dict(self.catalog.excluded)
+        if n == 0:
+            raise LoaderError(
+                f"no usable recording{f' in split {split!r}' if split else ''}; left out: {reasons}"
+            )
+        if self.batch_size < 1 or self.batch_size % self.world_size:
+            raise LoaderError(
+                f"the global batch of {self.batch_size} cannot be shared by {self.world_size} processes"
+            )
+        if drop_last and n < self.batch_size:
+            raise LoaderError(
+                f"{n} usable recordings do not fill one batch of {self.batch_size}: lower the batch size"
+            )
+
+
+def _preset(name: str | None) -> DataConfig:
+    return build_config(DataConfig, read(name)["data"], "data.") if name else DataConfig()
+
+
+def _tensor(output: Any) -> Tensor:
+    """A DALI output as a torch tensor of its own."""
+    return from_dlpack(output.as_tensor()).clone()
+
+
+def _array(output: Any, index: int) -> Any:
+    return from_dlpack(output[index]).numpy()

@@ -1,0 +1,193 @@
+"""Exact windows out of any media file: frames by presentation time, mono sound by sample, packets by group of pictures.
+
+All times are seconds of the file's own presentation time (what FFmpeg prints as `pts_time`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+EPSILON = (
+    1e-6  # an instant this close below a frame's time shows that frame: time bases are no finer than that
+)
+PRIMING = (
+    0.25  # seconds decoded before an audio window, so that codecs with memory (Opus, AAC, MP3) have settled
+)
+av.logging.set_level(av.logging.PANIC)
+
+
+class MediaError(Exception):
+    """A file that cannot give what was asked; the message is the reason, without the path."""
+
+
+class Deadline:
+    """A budget of wall-clock seconds for one file, checked wherever time can go."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.end = time.monotonic() + seconds
+
+    def check(self) -> None:
+        """Raises MediaError when the time is used up."""
+        if time.monotonic() > self.end:
+            raise MediaError(f"took longer than the deadline of {self.seconds:g} s")
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of one file: `pixels` (U, H, W, 3) uint8 RGB, each shown frame once; `index` (n,) int32 says which
+    of them is on screen at each instant asked for, `pts` (n,) float64 since when."""
+
+    pixels: NDArray[np.uint8]
+    index: NDArray[np.int32]
+    pts: NDArray[np.float64]
+
+
+def open_media(path: str | Path, deadline: Deadline) -> Any:
+    """An open PyAV container whose reads give up at the deadline. Raises MediaError."""
+    try:
+        container = av.open(str(path), timeout=deadline.seconds)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(reason(error)) from None
+    for stream in container.streams:
+        stream.codec_context.thread_count = 1  # parallelism is across samples
+    return container
+
+
+def reason(error: Exception) -> str:
+    """What FFmpeg or the system said, in a few words."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def read_frames(
+    container: Any,
+    instants: NDArray[np.float64],
+    deadline: Deadline,
+    *,
+    resize: tuple[int, int] | None = None,
+    reformatter: VideoReformatter | None = None,
+) -> Frames:
+    """The frames on screen at `instants` (n,), any order. Only frames that are shown are converted.
+
+    Args:
+        resize: (width, height) to convert to, as coded; None keeps the coded size.
+
+    Raises:
+        MediaError: unreadable, no frame at all, or past the deadline.
+    """
+    stream = container.streams.video[0]
+    reformatter = reformatter or VideoReformatter()
+    size = dict(zip(("width", "height"), resize or (None, None), strict=True))
+    wanted, inverse = np.unique(instants, return_inverse=True)
+    pixels: list[NDArray[np.uint8]] = []
+    pts: list[float] = []
+    place = np.zeros(len(wanted), np.int32)
+    for first, last, frame in _shown(container, stream, wanted, deadline):
+        place[first:last] = len(pixels)
+        pts.append(_seconds(frame))
+        pixels.append(_rgb(reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", **size)))
+    index = place[inverse]
+    return Frames(np.stack(pixels), index, np.array(pts)[index])
+
+
+def _rgb(frame: Any) -> NDArray[np.uint8]:
+    return np.asarray(frame.to_ndarray(), np.uint8)
+
+
+def _seconds(frame: Any) -> float:
+    return float(frame.pts * frame.time_base)
+
+
+def _shown(
+    container: Any, stream: Any, wanted: NDArray[np.float64], deadline: Deadline
+) -> Iterator[tuple[int, int, Any]]:
+    """(first, last, frame): `frame` is on screen at the ascending instants wanted[first:last]."""
+    done, held = 0, None
+    for frame in _decode_from(container, stream, float(wanted[0]), deadline):
+        until = int(np.searchsorted(wanted, _seconds(frame) - EPSILON))
+        if until > done and held is not None:
+            yield done, until, held
+            done = until
+        if done == len(wanted):
+            return
+        held = frame
+    if held is None:
+        raise MediaError(f"no picture could be decoded at {wanted[0]:.3f} s")
+    yield done, len(wanted), held  # the last frame stays on screen
+
+
+def _decode_from(container: Any, stream: Any, instant: float, deadline: Deadline) -> Iterator[Any]:
+    """Frames in presentation order, starting with one at or before `instant` (or the file's very first)."""
+    instant = max(instant, float((stream.start_time or 0) * stream.time_base))
+    for back in (0.0, 2.0, np.inf):  # some indexes point past the key frame that is needed
+        frames = _seek_decode(container, stream, instant - back, deadline)
+        first = next(frames, None)
+        if first is not None and _seconds(first) <= instant + EPSILON:
+            break
+    if first is not None:
+        yield first
+        yield from frames
+
+
+def _seek_decode(container: Any, stream: Any, instant: float, deadline: Deadline) -> Iterator[Any]:
+    try:
+        container.seek(_ticks(stream, instant), stream=stream, backward=True)
+        for packet in container.demux(stream):
+            deadline.check()
+            yield from (frame for frame in packet.decode() if frame.pts is not None)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        deadline.check()  # an interrupted read is the deadline's doing
+        raise MediaError(f"{stream.type} does not decode: {reason(error)}") from None
+
+
+def _ticks(stream: Any, instant: float) -> int:
+    start = stream.start_time or 0
+    return max(int(instant / stream.time_base), start) if np.isfinite(instant) else start
+
+
+def audio_rate(container: Any) -> int:
+    """Samples per second of the sound track."""
+    return int(container.streams.audio[0].codec_context.sample_rate)
+
+
+def read_audio(container: Any, first: int, last: int, deadline: Deadline) -> NDArray[np.float32]:
+    """Mono sound of the samples [first, last) at the file's own rate, (last - first,) float32 in [-1, 1].
+
+    Sample k is the one that plays at k / rate in presentation time; where the file has no sound there are zeros.
+    """
+    stream = container.streams.audio[0]
+    rate = audio_rate(container)
+    out = np.zeros(last - first, np.float32)
+    position: int | None = None
+    for frame in _decode_from(container, stream, first / rate - PRIMING, deadline):
+        due = round(_seconds(frame) * rate)
+        # decoders deliver without gaps; containers round each time stamp (Matroska: to 1 ms)
+        position = due if position is None or abs(due - position) > rate // 50 else position
+        samples = _mono(frame)
+        low, high = max(position, first), min(position + len(samples), last)
+        if high > low:
+            out[low - first : high - first] = samples[low - position : high - position]
+        position += len(samples)
+        if position >= last:
+            break
+    return out
+
+
+def _mono(frame: Any) -> NDArray[np.float32]:
+    data = frame.to_ndarray()
+    if not frame.format.is_planar:
+        data = data.reshape(-1, len(frame.layout.channels)).T
+    if data.dtype.kind == "u":  # 8-bit PCM is unsigned
+        data = data.astype(np.float32) - 128.0
+        return np.asarray(data.mean(axis=0) / 128.0, np.float32)
+    scale = 1.0 if data.dtype.kind == "f" else 1.0 / -float(np.iinfo(data.dtype).min)
+    return np.asarray(data.mean(axis=0, dtype=np.float32) * scale, np.float32)
