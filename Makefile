@@ -14,7 +14,7 @@ export PROFILE
 .PHONY: help train resume index eval view bench doctor test lint type-check gpu-check demo-table clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-11s %s\n", t, $$0}'
 
 train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="optim.lr=0.1 …"] [OUT=runs/x] [RESUME=1] [PROFILE=1]
 	$(BIN)/coaug train $(METHOD) $(SET) $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PROCS),--procs $(PROCS)) $(if $(OUT),--out "$(OUT)") $(if $(RESUME),--resume) $(if $(PRINT_CONFIG),--print-config)

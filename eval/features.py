@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +49,12 @@ class Features:
         return f"Features({len(self)} recordings: {widths})"
 
 
-def extract(method: Method, batches: Iterable[Batch], *extra: Compute, autocast: bool = False) -> Features:
+def extract(
+    method: Method,
+    batches: Iterable[Batch],
+    *extra: Compute,
+    autocast: AbstractContextManager[Any] | None = None,
+) -> Features:
     """The method's features of every recording in `batches` (one epoch), with running batch-norm statistics.
 
     Names ending in `_z` are L2-normalised again after the mean over clips (the paper leaves this open).
@@ -56,13 +63,12 @@ def extract(method: Method, batches: Iterable[Batch], *extra: Compute, autocast:
         method: put into evaluation mode for the call; modules that were training train again afterwards.
         batches: this rank's share; features come back for the recordings of all ranks.
         extra: further functions of a batch whose (B, V, d) results are collected in the same pass.
-        autocast: bf16, as in training; the means are float32.
+        autocast: entered around the method, as in training; the means are float32 in any case.
     """
-    device = next((p.device for p in method.parameters()), torch.device("cpu"))
     modes = {module: module.training for module in method.modules()}
 
     def compute(batch: Batch) -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with autocast or nullcontext():
             found = dict(method.features(batch))
         return found | {name: value for function in extra for name, value in function(batch).items()}
 
@@ -107,7 +113,9 @@ def _merge(parts: list[Features]) -> Features:
     if not parts:
         return Features(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), {})
     ids = torch.cat([part.sample_id for part in parts])
-    first = torch.from_numpy(np.unique(ids.numpy(), return_index=True)[1])  # sorted, the filled-up rows dropped
+    first = torch.from_numpy(
+        np.unique(ids.numpy(), return_index=True)[1]
+    )  # sorted, the filled-up rows dropped
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0].values}
     return Features(ids, torch.cat([part.label for part in parts]), values).rows(first)
 

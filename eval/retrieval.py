@@ -41,11 +41,11 @@ def compare(prefix: str, features: Features, video: str, audio: str) -> Iterator
 
 
 def _figures(prefix: str, video: Tensor, audio: Tensor, keys: Tensor) -> Iterator[Figure]:
-    yield from name(f"{prefix}.a2v", recall(audio, video, keys, keys))
-    yield from name(f"{prefix}.v2a", recall(video, audio, keys, keys))
-    yield from name(f"{prefix}.chance", chance(keys, keys))
+    yield from keyed(f"{prefix}.a2v", recall(audio, video, keys, keys))
+    yield from keyed(f"{prefix}.v2a", recall(video, audio, keys, keys))
+    yield from keyed(f"{prefix}.chance", chance(keys, keys))
 
 
-def name(prefix: str, recalls: Recalls) -> Iterator[Figure]:
+def keyed(prefix: str, recalls: Recalls) -> Iterator[Figure]:
     """(`<prefix>.r<k>`, value) for every k."""
     yield from ((f"{prefix}.r{k}", value) for k, value in recalls.items())

@@ -74,12 +74,23 @@ def own_pairs(matrix: Tensor) -> Tensor:
     return matrix.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
 
 
-def _log_affinity(audio: Tensor, video: Tensor, temperature: float, valid: Tensor | None) -> Tensor:
+def similarities(audio: Tensor, video: Tensor, temperature: float = 1.0) -> Tensor:
+    """Dot products over temperature, (N, V, d) with (N, V, d) -> (N, V, N, V), never below float32."""
     n, v, _ = audio.shape
-    products = audio.flatten(0, 1) @ video.flatten(0, 1).T / temperature
+    with torch.autocast(audio.device.type, enabled=False):
+        a, b = precise(audio).flatten(0, 1), precise(video).flatten(0, 1)
+        return (a @ b.T / temperature).view(n, v, n, v)
+
+
+def precise(x: Tensor) -> Tensor:
+    """`x` in float32 or better, whatever autocast made of it."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _log_affinity(audio: Tensor, video: Tensor, temperature: float, valid: Tensor | None) -> Tensor:
+    products = similarities(audio, video, temperature)
     if valid is not None:
-        # an invalid sample keeps its own columns, which no other row sees: its row stays finite without a special case
-        hidden = ~valid & ~torch.eye(n, dtype=torch.bool, device=audio.device)
-        lowest = torch.finfo(products.dtype).min / 2
-        products = products.view(n, v, n, v).masked_fill(hidden[:, None, :, None], lowest).view(n * v, n * v)
-    return products.log_softmax(-1).view(n, v, n, v)
+        # an invalid sample keeps its own columns, which no other row sees, so that its row stays finite
+        hidden = ~valid & ~torch.eye(len(valid), dtype=torch.bool, device=valid.device)
+        products = products.masked_fill(hidden[:, None, :, None], torch.finfo(products.dtype).min / 2)
+    return products.flatten(2).log_softmax(-1).view_as(products)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..kernels.cross_affinity import own_pairs
+from ..kernels.cross_affinity import own_pairs, similarities
 
 
 def infonce(z_audio: Tensor, z_video: Tensor, temperature: float, valid: Tensor | None = None) -> Tensor:
@@ -38,19 +38,6 @@ def pair_losses(z_audio: Tensor, z_video: Tensor, temperature: float, valid: Ten
     return (audio_to_video + video_to_audio) / 2
 
 
-def similarities(z_audio: Tensor, z_video: Tensor, temperature: float) -> Tensor:
-    """z_i . z_j / eta of every audio view with every video view, (N, V, N, V), never below float32."""
-    n, v, _ = z_audio.shape
-    with torch.autocast(z_audio.device.type, enabled=False):
-        audio, video = precise(z_audio).flatten(0, 1), precise(z_video).flatten(0, 1)
-        return (audio @ video.T / temperature).view(n, v, n, v)
-
-
-def precise(x: Tensor) -> Tensor:
-    """`x` in float32 or better, whatever autocast made of it."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def negatives(logits: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of each anchor's negatives, (N, V) for audio anchors and (N, V) for video anchors.
 
@@ -60,12 +47,10 @@ def negatives(logits: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tens
     n = len(logits)
     excluded = torch.eye(n, dtype=torch.bool, device=logits.device)
     if valid is not None:
-        excluded = (
-            excluded | ~valid
-        )  # as a column; the transpose of the logits brings video anchors to the rows
+        excluded = excluded | ~valid
     lowest = torch.finfo(logits.dtype).min / 2
 
-    def of_rows(rows: Tensor) -> Tensor:
+    def of_rows(rows: Tensor) -> Tensor:  # anchors in the first two dimensions, candidates in the last two
         return rows.masked_fill(excluded[:, None, :, None], lowest).flatten(2).logsumexp(-1)
 
     return of_rows(logits), of_rows(logits.permute(2, 3, 0, 1))

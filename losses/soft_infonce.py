@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.cross_affinity import own_pairs, pair_weights
-from .infonce import negatives, pair_losses, precise, sample_mean, similarities
+from ..kernels.cross_affinity import own_pairs, pair_weights, precise, similarities
+from .infonce import negatives, pair_losses, sample_mean
 
 Pairs = Literal["diagonal", "all"]
 Mapping = Literal["identity", "linear", "mlp"]

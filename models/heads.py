@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..losses.infonce import precise
+from ..kernels.cross_affinity import precise
 
 
 def projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

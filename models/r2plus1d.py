@@ -7,7 +7,8 @@ of which moves a byte:
     timelines  (N, C, T, H*W)   channels-last: k x 1 x 1 convolutions are conv2d k x 1
 
 Batch norm sees the same elements per channel through either view, so it is BatchNorm2d. That is exact, and it is
-quick where Conv3d is not (bf16 Conv3d of torch 2.9 and later; Conv3d on a CPU).
+quick where Conv3d is not (bf16 Conv3d of torch 2.9 and later; Conv3d on a CPU). A video whose memory is already
+(N, T, H, W, 3) is not copied either.
 """
 
 from __future__ import annotations
@@ -105,8 +106,7 @@ class R2Plus1d(nn.Module):
     ) -> None:
         super().__init__()
         inner = round(width * 45 / 64)
-        self.width = 8 * width
-        """Channels of the output."""
+        self.out_features = 8 * width
         self.stages = nn.ModuleDict({"conv1_1": _spatial(3, inner, 7, 2), "conv1_2": _temporal(inner, width)})
         inputs = width
         for stage, depth in enumerate(blocks):

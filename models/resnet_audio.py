@@ -40,8 +40,7 @@ class AudioResNet(nn.Module):
 
     def __init__(self, width: int = 64, blocks: tuple[int, int, int, int] = (1, 1, 1, 1)) -> None:
         super().__init__()
-        self.width = 8 * width
-        """Channels of the output."""
+        self.out_features = 8 * width
         stem = [nn.Conv2d(1, width, 7, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
         self.stages = nn.ModuleDict({"conv1": nn.Sequential(*stem), "pool_max": nn.MaxPool2d(3, 2)})
         inputs = width

@@ -15,7 +15,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..config import STRICT, ConfigError
-from ..losses.infonce import infonce, precise
+from ..kernels.cross_affinity import precise
+from ..losses.infonce import infonce
 from ..losses.soft_infonce import Mapping, Pairs, SoftInfoNCE
 from ..pipelines.batch import Batch
 from .heads import projector, unit
@@ -71,13 +72,15 @@ class SvaCLR(Method):
         self.config = config
         video = R2Plus1d(config.width, config.video_blocks, config.mid)
         audio = AudioResNet(config.width, config.audio_blocks)
-        head = partial(projector, video.width, config.hidden, config.projection)
+        head = partial(projector, video.out_features, config.hidden, config.projection)
         self.encoder = nn.ModuleDict({"video": video, "audio": audio})
         self.projector = nn.ModuleDict({"video": head(), "audio": head()})
         self.soft_infonce: SoftInfoNCE | None = None
         if config.weights == "soft":
             names = ("temperature", "pairs", "mapping", "detach", "clamp", "affinity_temperature")
-            self.soft_infonce = SoftInfoNCE(video.width, **{name: getattr(config, name) for name in names})
+            self.soft_infonce = SoftInfoNCE(
+                video.out_features, **{name: getattr(config, name) for name in names}
+            )
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """`y_video`, `y_audio` (B, V, 8*width) and `z_video`, `z_audio` (B, V, projection), float32 or better."""

@@ -153,8 +153,10 @@ class Catalog:
 
     def codecs(self) -> dict[str, int]:
         """Video codec -> number of recordings, most first."""
-        counts = Counter(name for name in self._array("video_codec").tolist() if name)
-        return dict(counts.most_common())
+        column = self._columns["video_codec"]
+        chosen = column if self._rows is None else column.take(pa.array(self._rows))
+        counts = {c["values"]: c["counts"] for c in pc.value_counts(chosen.drop_null()).to_pylist()}
+        return dict(Counter(counts).most_common())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -193,12 +195,12 @@ class Catalog:
     def _columns(self) -> dict[str, pa.Array]:
         return {name: _one_chunk(self._table.column(name)) for name in files.SCHEMA.names}
 
-    def _array(self, name: str) -> Any:
-        column = self._columns[name].to_numpy(zero_copy_only=False)
+    def _array(self, name: str) -> NDArray[Any]:
+        column = _numpy(self._columns[name])
         return column if self._rows is None else column[self._rows]
 
     def _mask(self, column: pa.Array) -> NDArray[np.bool_]:
-        mask: NDArray[np.bool_] = column.to_numpy(zero_copy_only=False)
+        mask = _numpy(column.cast(pa.uint8())).view(np.bool_)
         return mask if self._rows is None else mask[self._rows]
 
     def _view(self, keep: NDArray[np.int64] | None) -> Catalog:
@@ -233,6 +235,12 @@ def _reopen(path: Path, stamp: str, rows: NDArray[np.int64] | None, excluded: di
 
 def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
+def _numpy(column: pa.Array) -> NDArray[Any]:
+    """A column of numbers without nulls, no copy; `Array.to_numpy` would import pandas first (1.3 s, 45 MB)."""
+    dtype = np.dtype(column.type.to_pandas_dtype())
+    return np.frombuffer(column.buffers()[1], dtype, len(column), column.offset * dtype.itemsize)
 
 
 def _row(recording: Recording) -> dict[str, Any]:

@@ -4,58 +4,24 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from . import pool, scan, table
-from .catalog import CatalogError, table_of
+from .catalog import CatalogError, Recording, table_of
 from .config import Modality
 from .cut import Policy, Source, recordings
 from .datasets import Entry, labeller
 from .journal import Journal
 from .probe import Probe, Reject
+from .report import IndexReport, bar, write_rejects
 
 DEADLINE = 60.0  # seconds for one file, and one more for every 20 MB
-
-
-@dataclass(frozen=True)
-class IndexReport:
-    """What a run of `index` found: `files` seen, of which `reused` were known from an earlier run."""
-
-    path: Path
-    recordings: int
-    hours: float
-    labels: int
-    files: int
-    reused: int
-    rejects: tuple[Reject, ...]
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Rejects by reason, most frequent first."""
-        return dict(Counter(reject.reason for reject in self.rejects).most_common())
-
-    def show(self, console: Console | None = None, examples: int = 3) -> None:
-        """Prints a summary and the rejects by reason, with a few paths each."""
-        console = console or Console()
-        if self.rejects:
-            console.print(_table(self.rejects, examples))
-        console.print(
-            f"{self.recordings} recordings ({self.hours:.1f} h, {self.labels} labels) of {self.files} files"
-            f" ({self.reused} known already), {len(self.rejects)} rejects -> {self.path}",
-            soft_wrap=True,
-            markup=False,
-            highlight=False,
-        )
 
 
 def index(
@@ -105,7 +71,7 @@ def index(
     labels = sorted({source.entry.label for source in sources if source.entry.label is not None})
     rows = _build(sources, labels, policy, journal, rejects)
     ordered = tuple(sorted(rejects.values(), key=lambda reject: (reject.path, reject.reason)))
-    _write_rejects(ordered, target.with_suffix(".rejects.parquet"))
+    write_rejects(ordered, target.with_suffix(".rejects.parquet"))
     if not rows.num_rows:
         raise CatalogError(_nothing(roots, ordered, target))
     _check_ids(rows)
@@ -145,7 +111,7 @@ def _sources(
         for entry in rows:
             owners[entry.key or entry.file].add(number)
     sources = []
-    for number, (root, files, rows) in enumerate(zip(roots, found, entries, strict=True)):
+    for root, files, rows in zip(roots, found, entries, strict=True):
         present = set(files)
         for entry in rows:
             key = entry.key or entry.file
@@ -183,31 +149,13 @@ def _probe_all(paths: Sequence[str], journal: Journal, workers: int, progress: b
     todo = [path for path, stamp in stamps.items() if not journal.knows(path, stamp)]
     allowed = {path: deadline + int(stamps[path].partition(":")[0] or 0) / 20e6 for path in todo}
     results = pool.run("coaug.pipelines.probe:probe_json", todo, workers, allowed.__getitem__)
-    for path, result in _bar(results, len(todo), progress):
+    for path, result in bar(results, len(todo), progress):
         if isinstance(result, pool.Hung):
             result = asdict(Reject(path, "took too long", f"{allowed[path]:.0f} s", retry=True))
         elif isinstance(result, pool.Crashed):
             result = asdict(Reject(path, "crashed the decoder", retry=True))
         journal.add(path, stamps[path], result)
     return len(paths) - len(todo)
-
-
-def _bar(results: Iterable[tuple[str, object]], total: int, show: bool) -> Iterator[tuple[str, object]]:
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("probing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[bad]} bad"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not (show and console.is_terminal)) as progress:
-        task = progress.add_task("", total=total, bad=0)
-        bad = 0
-        for path, result in results:
-            bad += not isinstance(result, dict) or "reason" in result
-            progress.update(task, advance=1, bad=bad)
-            yield path, result
 
 
 def _stamp(path: str) -> str:
@@ -229,7 +177,7 @@ def _build(
     numbers = {name: number for number, name in enumerate(labels)}
     weights: list[float] = []
 
-    def rows() -> Iterator[object]:
+    def rows() -> Iterator[Recording]:
         for source in sources:
             found = journal.result(source.path)
             for row in recordings(source, found, numbers, policy) if isinstance(found, Probe) else [found]:
@@ -251,12 +199,6 @@ def _check_ids(rows: pa.Table) -> None:
         raise CatalogError(f"two recordings have the same id: {names}; rename one or give it another id")
 
 
-def _write_rejects(rejects: Sequence[Reject], path: Path) -> None:
-    columns = {name: [getattr(reject, name) for reject in rejects] for name in ("path", "reason", "detail")}
-    schema = pa.schema([(name, pa.large_string()) for name in columns])
-    table.replace(path, lambda name: pq.write_table(pa.table(columns, schema=schema), name))
-
-
 def _nothing(roots: Sequence[str | Path], rejects: Sequence[Reject], target: Path) -> str:
     reasons = ", ".join(
         f"{reason} {count}" for reason, count in Counter(r.reason for r in rejects).most_common()
@@ -264,15 +206,3 @@ def _nothing(roots: Sequence[str | Path], rejects: Sequence[Reject], target: Pat
     names = ", ".join(map(str, roots))
     where = target.with_suffix(".rejects.parquet")
     return f"no usable recording in {names}: {reasons}; every file and its reason: {where}"
-
-
-def _table(rejects: Sequence[Reject], examples: int) -> Table:
-    groups: dict[str, list[str]] = defaultdict(list)
-    for reject in rejects:
-        groups[reject.reason].append(reject.path)
-    view = Table("reason", "files", "such as", title="rejected", title_justify="left")
-    for reason, paths in sorted(groups.items(), key=lambda item: -len(item[1])):
-        view.add_row(
-            reason, str(len(paths)), "\n".join(path.replace("[", r"\[") for path in paths[:examples])
-        )
-    return view

@@ -80,17 +80,19 @@ class _Worker:
         self.start()
 
     def start(self) -> None:
-        self.idle, self.pending, self.expires = False, None, math.inf
+        self.idle, self.expires = False, math.inf
+        self.pending: str | None = None
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        self.process: Any = subprocess.Popen(
+        process: Any = subprocess.Popen(
             [sys.executable, "-c", _BOOT, self.target],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # decoders print
             env={**os.environ, **threads, "PYTHONPATH": path},
         )
-        self.ready.register(self.process.stdout, selectors.EVENT_READ, self)
+        self.process = process
+        self.ready.register(process.stdout, selectors.EVENT_READ, self)
 
     def ask(self, argument: str, seconds: float) -> None:
         self.idle, self.pending, self.expires = False, argument, time.monotonic() + seconds

@@ -11,7 +11,24 @@ from pathlib import Path, PurePosixPath
 from .datasets import Entry
 from .table import CatalogError
 
-VIDEO = ["mp4", "m4v", "mov", "webm", "mkv", "avi", "mpg", "mpeg", "ogv", "flv", "wmv", "3gp", "ts", "m2ts", "mts", "mxf"]
+VIDEO = [
+    "mp4",
+    "m4v",
+    "mov",
+    "webm",
+    "mkv",
+    "avi",
+    "mpg",
+    "mpeg",
+    "ogv",
+    "flv",
+    "wmv",
+    "3gp",
+    "ts",
+    "m2ts",
+    "mts",
+    "mxf",
+]
 AUDIO = ["wav", "flac", "mp3", "m4a", "aac", "ogg", "oga", "opus", "wma", "aif", "aiff"]
 EXTENSIONS = frozenset(f".{name}" for name in VIDEO + AUDIO)
 

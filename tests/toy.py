@@ -17,9 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import coaug.engine.parts
-import coaug.engine.run_config
-import coaug.train
 from coaug.config import STRICT
 from coaug.models.method import Method
 from coaug.pipelines.batch import Batch
@@ -115,7 +112,7 @@ class ToyLoader:
     def _hurt(self, batch: Batch) -> None:
         for name in ("SIGKILL", "SIGTERM", "SIGINT"):
             if os.environ.get(f"TOY_{name}") == str(self._step) and self._rank == 0:
-                os.kill(os.getpid(), signal.Signals[name])
+                os.kill(int(os.environ.get("TOY_VICTIM", os.getpid())), signal.Signals[name])
         if os.environ.get("TOY_NAN") == str(self._step) and self._rank == 0:
             assert batch.video is not None
             batch.video[1] = float("nan")
@@ -135,6 +132,10 @@ class ToyLoader:
 
 def install(replace: Any = setattr) -> None:
     """Puts the toys where the training loop looks for the real things."""
+    import coaug.engine.parts
+    import coaug.engine.run_config
+    import coaug.train
+
     replace(coaug.engine.parts, "get_method", lambda name: Toy)
     replace(coaug.engine.run_config, "get_method", lambda name: Toy)
     replace(
@@ -151,4 +152,6 @@ def install(replace: Any = setattr) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     install()
+    import coaug.train
+
     sys.exit(coaug.train.main(sys.argv[1:]))

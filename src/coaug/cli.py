@@ -1,126 +1,135 @@
-"""The `coaug` command: one verb a line below, one function each. Heavy imports wait until a verb needs them."""
+"""The `coaug` command: one verb a function. Heavy imports wait until a verb needs them."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import logging
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+from typer.exceptions import Abort, Exit, TyperException
 
 from . import __version__
-from .config import ConfigError, presets
+from .config import presets
 
 DEMO = Path("data/demo")
 HOLDOUT = 0.1  # share of a folder without a test split that is kept for evaluation
-DEVELOPMENT = {  # verbs that need a checkout
+DEVELOPMENT = {  # verb -> what this interpreter runs in a checkout
     "test": ["-m", "pytest"],
     "lint": ["-m", "ruff", "check"],
     "type-check": ["-m", "mypy"],
     "gpu-check": ["benchmarks/gpu_check.py"],
     "bench": ["benchmarks/loader.py"],
 }
+Overrides = Annotated[list[str] | None, Argument(metavar="[key=value]...", help="such as optim.lr=0.1")]
+
+app = typer.Typer(
+    name="coaug",
+    help="Audio-visual self-supervised pre-training: two streams, one clock.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status. What a user did wrong is one line on stderr and status 2."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] in DEVELOPMENT:
-        return _development(words[0], words[1:])
-    options = parser().parse_intermixed_args(words)
     try:
-        return int(options.run(options))
-    except KeyboardInterrupt:
-        print(f"coaug {options.verb}: interrupted", file=sys.stderr)
-        return 130
+        return int(app(argv, standalone_mode=False) or 0)
+    except (Abort, KeyboardInterrupt):
+        return _complain("interrupted", 130)
+    except Exit as done:
+        return done.exit_code
+    except TyperException as error:
+        return _complain(getattr(error, "message", None) or str(error))
     except (ValueError, RuntimeError, OSError) as error:
-        if not _for_the_user(error):
-            raise
-        print(f"coaug {options.verb}: {error}", file=sys.stderr)
-        return 2
+        if not isinstance(error, OSError) and not type(error).__module__.startswith("coaug."):
+            raise  # not a message for the user, but a bug: show all of it
+        return _complain(str(error))
 
 
-def _for_the_user(error: Exception) -> bool:
-    """Whether the message says it all: errors of our own, and the system's about files."""
-    return isinstance(error, OSError) or type(error).__module__.startswith("coaug.")
+def _complain(message: str, status: int = 2) -> int:
+    print(f"coaug: {message}", file=sys.stderr)
+    return status
 
 
-def parser() -> argparse.ArgumentParser:
-    """All verbs and their options."""
-    top = argparse.ArgumentParser(
-        prog="coaug", description="Audio-visual self-supervised pre-training: two streams, one clock."
-    )
-    top.add_argument("--version", action="version", version=f"coaug {__version__}")
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_train, _add_index, _add_eval, _add_view, _add_doctor):
-        add(verbs)
-    for name, command in DEVELOPMENT.items():
-        verbs.add_parser(name, help=f"in a checkout: python {' '.join(command)}", add_help=False)
-    return top
+@app.callback(invoke_without_command=True)
+def _top(version: Annotated[bool, Option("--version", help="print the version")] = False) -> None:
+    if version:
+        print(f"coaug {__version__}")
+        raise Exit
 
 
-Verbs = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-
-def _add_train(verbs: Verbs) -> None:
-    verb = verbs.add_parser("train", help="pre-train a method, evaluate it, print its retrieval table")
-    verb.add_argument("method", help=f"a preset ({', '.join(presets())}) or a YAML file")
-    verb.add_argument("overrides", nargs="*", metavar="key=value", help="such as optim.lr=0.1")
-    verb.add_argument("--data", type=Path, help="folder of media files, or a catalog; default: a generated demo set")
-    verb.add_argument("--out", type=Path, help="folder of the run (default: runs/METHOD)")
-    verb.add_argument("--gpus", type=int, help="GPUs in all (default: those of this machine, or the CPU)")
-    verb.add_argument("--procs", type=int, help="processes on the CPU instead")
-    verb.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
-    verb.add_argument("--print-config", action="store_true", help="print the final config and stop")
-    verb.set_defaults(run=_train)
-
-
-def _train(options: argparse.Namespace) -> int:
+@app.command()
+def train(
+    method: Annotated[str, Argument(help=f"a preset ({', '.join(presets())}) or a YAML file")],
+    overrides: Overrides = None,
+    data: Annotated[
+        Path | None,
+        Option(help="folder of media files, or a catalog; default: a demo set is generated"),
+    ] = None,
+    out: Annotated[Path | None, Option(help="folder of the run; default: runs/METHOD")] = None,
+    gpus: Annotated[int | None, Option(help="GPUs in all; default: this machine's, or its CPU")] = None,
+    procs: Annotated[int | None, Option(help="processes on the CPU instead")] = None,
+    resume: Annotated[bool, Option("--resume", help="go on from the newest checkpoint")] = False,
+    print_config: Annotated[bool, Option("--print-config", help="print the config and stop")] = False,
+) -> int:
+    """Pre-train a method, evaluate it and print its retrieval table."""
     from .engine.launch import launch
-    from .engine.log import say
 
-    name, overrides = options.method, list(options.overrides)
-    if options.print_config:
-        return launch([_sized(name, options.data), *overrides, "--print-config"], gpus=0)
-    catalog = _catalog_of(options.data, progress=True)
-    preset = _sized(name, options.data)
-    if preset != name:
-        say(f"using the preset {preset}, made for a CPU (name another one, or a YAML file, to change that)")
-    overrides = [*_fitting_batch(preset, overrides, catalog, say), *overrides]
-    out = options.out or Path("runs") / Path(name).stem
-    arguments = [preset, *overrides, "--data", str(catalog), "--out", str(out)]
-    return launch([*arguments, *(["--resume"] if options.resume else [])], options.gpus, options.procs)
+    preset, given = _sized(method, data), overrides or []
+    if print_config:
+        return launch([preset, *given, "--print-config"], gpus=0)
+    catalog = _catalog_of(data)
+    if preset != method:
+        print(
+            f"preset {preset}, made for a CPU; a YAML file of your own overrides this choice", file=sys.stderr
+        )
+    given = [*_fitting_batch(preset, given, catalog), *given]
+    arguments = [
+        preset,
+        *given,
+        "--data",
+        str(catalog),
+        "--out",
+        str(out or Path("runs") / Path(method).stem),
+    ]
+    return launch([*arguments, *(["--resume"] if resume else [])], gpus, procs)
 
 
-def _sized(name: str, data: Path | None) -> str:
+def _sized(method: str, data: Path | None) -> str:
     """The preset to train: its small twin for the demo set, and on a machine without a GPU."""
+    if f"{method}-demo" not in presets():
+        return method
     from torch import cuda
 
-    small = f"{name}-demo"
-    return small if small in presets() and (data is None or not cuda.is_available()) else name
+    return f"{method}-demo" if data is None or not cuda.is_available() else method
 
 
-def _catalog_of(data: Path | None, progress: bool) -> Path:
-    """The catalog to train on: `data` itself, a folder's, or the demo set's; probed where that is needed."""
+def _catalog_of(data: Path | None) -> Path:
+    """The catalog to work on: `data` itself, a folder's, or the demo set's; probed where that is needed."""
     from .pipelines.index import index
 
     if data is None:
         from .pipelines.demo import write_demo
 
-        data = write_demo(DEMO, progress=progress)
-    if data.is_file():
+        data = write_demo(DEMO)
+    if data.suffix == ".parquet":
         return data
-    known = hashlib.blake2b(str(data.resolve()).encode(), digest_size=4).hexdigest()
-    catalog = Path("data") / "catalogs" / f"{data.resolve().name}-{known}.parquet"
-    index([data], catalog, progress=progress, holdout=HOLDOUT)
+    name = hashlib.blake2b(str(data.resolve()).encode(), digest_size=4).hexdigest()
+    catalog = Path("data") / "catalogs" / f"{data.resolve().name}-{name}.parquet"
+    index([data], catalog, holdout=HOLDOUT)
     return catalog
 
 
-def _fitting_batch(preset: str, overrides: list[str], catalog: Path, say: object) -> list[str]:
-    """A batch that the recordings can fill, unless the user chose one."""
+def _fitting_batch(preset: str, overrides: list[str], catalog: Path) -> list[str]:
+    """An override for a batch that the recordings can fill, unless the user chose one."""
     from .engine import run_config
     from .pipelines.catalog import Catalog
 
@@ -128,92 +137,95 @@ def _fitting_batch(preset: str, overrides: list[str], catalog: Path, say: object
     usable = Catalog.open(catalog).where(config.train.split, config.data.modalities, config.data.seconds)
     if len(usable) >= config.train.batch or any(o.startswith("train.batch=") for o in overrides):
         return []
-    batch = max(2, 1 << (len(usable).bit_length() - 1))
+    batch = 1 << max(len(usable).bit_length() - 1, 0)
     print(f"{len(usable)} recordings: train.batch={batch} instead of {config.train.batch}", file=sys.stderr)
     return [f"train.batch={batch}"]
 
 
-def _add_index(verbs: Verbs) -> None:
-    verb = verbs.add_parser("index", help="probe folders of media files once, and write their catalog")
-    verb.add_argument("roots", nargs="+", metavar="ROOT", help="folder or file; ROOT=2.0 weighs it twice")
-    verb.add_argument("--out", type=Path, default=Path("catalog.parquet"), help="default: catalog.parquet")
-    verb.add_argument("--format", default="folder", help="how labels and splits are found (default: folder)")
-    verb.add_argument("--modalities", default="video,audio", help="video,audio (default), video, audio or any")
-    verb.add_argument("--segments", type=Path, help="CSV: path,start,end[,label][,split][,id]")
-    verb.add_argument("--segment-seconds", type=float, help="cut long recordings into pieces")
-    verb.add_argument("--holdout", type=float, default=0.0, help="share without a split that becomes `test`")
-    verb.add_argument("--workers", type=int, help="probing processes (default: one per core)")
-    verb.add_argument("--restart", action="store_true", help="probe everything again")
-    verb.set_defaults(run=_index)
+@app.command()
+def index(
+    roots: Annotated[
+        list[str], Argument(metavar="ROOT...", help="folder or file; ROOT=2.0 gives it weight 2")
+    ],
+    out: Annotated[Path, Option(help="the catalog to write")] = Path("catalog.parquet"),
+    format: Annotated[str, Option(help="how labels and splits are found")] = "folder",
+    modalities: Annotated[str, Option(help="video,audio, video, audio or any")] = "video,audio",
+    segments: Annotated[
+        Path | None,
+        Option(help="CSV: path,start,end[,label][,split][,id]"),
+    ] = None,
+    segment_seconds: Annotated[float | None, Option(help="cut long recordings into pieces")] = None,
+    holdout: Annotated[float, Option(help="share without a split that becomes `test`")] = 0.0,
+    workers: Annotated[int | None, Option(help="probing processes; default: one per core")] = None,
+    restart: Annotated[bool, Option("--restart", help="probe everything again")] = False,
+) -> None:
+    """Probe folders of media files once, in parallel, and write their catalog."""
+    from .pipelines import index as room
+    from .pipelines.table import CatalogError
 
-
-def _index(options: argparse.Namespace) -> int:
-    from .pipelines.index import index
-
-    modalities = "any" if options.modalities == "any" else tuple(options.modalities.split(","))
-    index(
-        options.roots,
-        options.out,
-        label_format=options.format,
-        workers=options.workers,
-        modalities=modalities,
-        segment_seconds=options.segment_seconds,
-        segments=options.segments,
-        holdout=options.holdout,
-        resume=not options.restart,
+    wanted = modalities.split(",")
+    if wanted != ["any"] and not set(wanted) <= {"video", "audio"}:
+        raise CatalogError(f"--modalities {modalities}: write video,audio or video or audio or any")
+    room.index(
+        roots,
+        out,
+        label_format=format,
+        modalities="any" if wanted == ["any"] else tuple(wanted),  # type: ignore[arg-type]
+        segments=segments,
+        segment_seconds=segment_seconds,
+        holdout=holdout,
+        workers=workers,
+        resume=not restart,
     )
-    return 0
 
 
-def _add_eval(verbs: Verbs) -> None:
-    verb = verbs.add_parser("eval", help="evaluate a trained run again, or on other data")
-    verb.add_argument("folder", type=Path, metavar="RUN", help="folder of a run, such as runs/svaclr")
-    verb.add_argument("--data", type=Path, help="folder or catalog (default: the one it was trained on)")
-    verb.set_defaults(run=_eval)
-
-
-def _eval(options: argparse.Namespace) -> int:
+@app.command("eval")
+def evaluate(
+    run: Annotated[Path, Argument(help="folder of a run, such as runs/svaclr")],
+    data: Annotated[Path | None, Option(help="folder or catalog; default: the run's own")] = None,
+) -> None:
+    """Evaluate a trained run again, or on other data."""
     from .eval import evaluate_run
 
-    evaluate_run(options.folder, _catalog_of(options.data, progress=True) if options.data else None)
-    return 0
+    evaluate_run(run, _catalog_of(data) if data else None)
 
 
-def _add_view(verbs: Verbs) -> None:
-    verb = verbs.add_parser("view", help="a picture of what a preset makes of a file")
-    verb.add_argument("file", type=Path)
-    verb.add_argument("overrides", nargs="*", metavar="key=value")
-    verb.add_argument("--preset", default="svaclr", help=", ".join(presets()))
-    verb.add_argument("--start", type=float, help="seconds (default: the middle)")
-    verb.add_argument("--out", type=Path, help="PNG to write (default: FILE's name, here)")
-    verb.set_defaults(run=_view)
+@app.command()
+def view(
+    file: Annotated[Path, Argument(help="a video or a sound")],
+    overrides: Overrides = None,
+    preset: Annotated[str, Option(help=", ".join(presets()))] = "svaclr",
+    start: Annotated[float | None, Option(help="seconds; default: the middle")] = None,
+    out: Annotated[Path | None, Option(help="PNG to write")] = None,
+) -> None:
+    """Draw what a preset makes of a file: frames and spectrogram of every view on one time axis."""
+    from .eval.view import view as draw
+
+    print(draw(file, preset, out, start, overrides or []))
 
 
-def _view(options: argparse.Namespace) -> int:
-    from .eval.view import view
+@app.command()
+def doctor() -> int:
+    """Say what works on this machine, and what to do about the rest."""
+    from .doctor import doctor as examine
 
-    print(view(options.file, options.preset, options.out, options.start, options.overrides))
-    return 0
-
-
-def _add_doctor(verbs: Verbs) -> None:
-    verb = verbs.add_parser("doctor", help="what works on this machine, and what to do about the rest")
-    verb.set_defaults(run=_doctor)
+    return examine()
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    from .doctor import doctor
+def _development(verb: str) -> Callable[[typer.Context], int]:
+    def run(context: typer.Context) -> int:
+        checkout = Path(__file__).resolve().parents[2]
+        if not (checkout / "Makefile").is_file():
+            return _complain(f"{verb}: works in a checkout of the repository only")
+        return subprocess.call([sys.executable, *DEVELOPMENT[verb], *context.args], cwd=checkout)
 
-    return doctor()
+    run.__doc__ = f"In a checkout: python {' '.join(DEVELOPMENT[verb])}."
+    return run
 
 
-def _development(verb: str, arguments: Sequence[str]) -> int:
-    """A developer's verb, run by this interpreter in the checkout that holds this package."""
-    checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / "Makefile").is_file():
-        print(f"coaug {verb}: works in a checkout of the repository only", file=sys.stderr)
-        return 2
-    return subprocess.call([sys.executable, *DEVELOPMENT[verb], *arguments], cwd=checkout)
+for _verb in DEVELOPMENT:  # their options belong to the program that runs
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    app.command(_verb, context_settings=settings)(_development(_verb))
 
 
 if __name__ == "__main__":

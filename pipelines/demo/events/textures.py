@@ -53,7 +53,7 @@ def _play_wheel(score: Score, rate: int) -> Array:
     tick = mix(burst(rate, 0.006, middle, middle * 4, rng), chirp(rate, middle, 0.7 * middle, 0.05))
     angle = 2 * np.pi * score.beats(clock(score, rate))
     rumble = noise(rate, score.seconds, 60, 200, rng)[: len(angle)] * (1 + np.cos(angle))
-    return strike(score, rate, lambda step: tick) + 0.1 * rumble.astype(np.float32)
+    return np.asarray(strike(score, rate, lambda step: tick) + 0.1 * rumble, np.float32)
 
 
 def _paint_rain(canvas: Canvas, score: Score, t: float) -> None:

@@ -22,6 +22,7 @@ from types import FrameType
 
 import torch
 
+from .checkpoint import write_whole
 from .log import say
 from .stop import STOP_FILE
 
@@ -43,7 +44,10 @@ def launch(argv: Sequence[str], gpus: int | None = None, procs: int | None = Non
     here = torch.cuda.device_count()
     wanted = here if gpus is None else gpus
     if procs or wanted == 0:
-        return _here(argv) if (procs or 1) == 1 else _torchrun(argv, procs or 1, cpu=True)
+        alone = (
+            procs or 1
+        ) == 1 and here == 0  # torch cannot be told to forget GPUs it has seen: a new process can
+        return _here(argv) if alone else _torchrun(argv, procs or 1, cpu=True)
     if wanted <= here:
         return _here(argv) if wanted == 1 else _torchrun(argv, wanted)
     per_node = gpus_per_node() or here or 8
@@ -78,7 +82,7 @@ def _wait(child: subprocess.Popen[bytes], stop_file: Path) -> int:
     def on_signal(number: int, frame: FrameType | None) -> None:
         received.append(number)
         if len(received) == 1:
-            stop_file.touch()
+            write_whole(stop_file, lambda part: part.write_text(signal.Signals(number).name))
         else:
             child.terminate()
 

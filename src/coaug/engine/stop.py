@@ -59,6 +59,13 @@ class StopRequest:
         return Verdict.FINISH if late else Verdict.GO_ON
 
     @property
+    def name(self) -> str:
+        """Who asked, for a message."""
+        if self.signal is not None:
+            return self.signal.name
+        return Path(self._file).read_text() if self._file and Path(self._file).exists() else "another process"
+
+    @property
     def code(self) -> int:
         """Exit status: 128 + signal; 0 under `launch`, which returns its own."""
         return 128 + self.signal if self.signal is not None else 0

@@ -1,0 +1,88 @@
+"""What an evaluator is handed: a trained method, the recordings, and the features both yield."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ..models.method import Method
+from ..pipelines.batch import Batch
+from ..pipelines.catalog import Catalog
+from ..pipelines.config import DataConfig
+from ..pipelines.loader import AVLoader
+from .features import Features, collect, extract
+from .still import still
+
+Figure = tuple[str, float]
+"""A flat key and its value: `retrieval.class.a2v.r1`, 0.85."""
+
+
+class EvalError(ValueError):
+    """An evaluation that cannot be done; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One evaluation's method and data. Evaluators share what is computed here once.
+
+    Attributes:
+        method: evaluated with running batch-norm statistics, without gradients, under `autocast`.
+        catalog: all recordings; `split` of them are tested, `train_split` is what probes are fitted on.
+        data: the training data's config; its deterministic twin with `clips` evenly spread views is used.
+        batch: recordings at a time, over all processes.
+        seed: of what evaluators draw at random.
+    """
+
+    method: Method
+    catalog: Catalog
+    data: DataConfig
+    device: torch.device
+    split: str | None = "test"
+    train_split: str | None = "train"
+    clips: int = 10
+    batch: int = 32
+    workers: int | None = None
+    autocast: AbstractContextManager[Any] | None = None
+    seed: int = 0
+
+    @cached_property
+    def test(self) -> Features:
+        """Features of the tested recordings by the method's names, and `video_still`, `audio_still`."""
+        return extract(self.method, self._batches(self.split), still, autocast=self.autocast)
+
+    def stills(self, limit: int) -> Features:
+        """`video_still`, `audio_still` of at most `limit` recordings of the training split, drawn at random."""
+        steps = -(-min(limit, self.size(self.train_split)) // self._batch(self.train_split))
+        return collect(islice(self._batches(self.train_split, shuffle=True), steps), still)
+
+    def size(self, split: str | None) -> int:
+        """Usable recordings in a split."""
+        return len(self.catalog.where(split, self.data.modalities, self.data.seconds))
+
+    def _batches(self, split: str | None, *, shuffle: bool = False) -> Iterator[Batch]:
+        loader = AVLoader(
+            self.catalog,
+            self.data.for_test(self.clips),
+            batch_size=self._batch(split),
+            seed=self.seed,
+            split=split,
+            shuffle=shuffle,
+            drop_last=False,
+            epochs=1,
+            device=self.device.type,
+            workers=self.workers,
+        )
+        with loader:
+            yield from loader
+
+    def _batch(self, split: str | None) -> int:
+        """The batch, no larger than the split needs, as a multiple of the number of processes."""
+        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        return -(-min(self.batch, self.size(split)) // world) * world

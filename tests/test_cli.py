@@ -1,0 +1,61 @@
+"""What a person reads who mistypes something: one line, status 2, no traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from coaug.cli import main
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = main([*words])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian"], "No such command"),
+        (["train"], "method"),
+        (["train", "svaclrr", "--print-config"], "no preset or file 'svaclrr'"),
+        (["train", "svaclr", "--print-config", "optim.lrr=1"], "did you mean 'lr'"),
+        (["train", "svaclr", "--print-config", "train.batch=many"], "train.batch"),
+        (["train", "svaclr", "--print-config", "model.widht=1"], "model.widht"),
+        (["train", "svaclr", "--data", "/nowhere"], "/nowhere"),
+        (["index", "/nowhere"], "/nowhere"),
+        (["index", ".", "--modalities", "smell"], "smell"),
+        (["eval", "/nowhere"], "/nowhere"),
+        (["view", "/nowhere.mp4"], "/nowhere.mp4"),
+    ],
+)
+def test_one_line_says_what_was_wrong(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, *words)
+    assert status == 2
+    assert said in err
+    assert "Traceback" not in err + out
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_print_config_is_a_config(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    status, out, _ = run(capsys, "train", "svaclr", "--print-config", "optim.lr=0.5", "--data", str(tmp_path))
+    assert status == 0
+    again = tmp_path / "mine.yaml"
+    again.write_text(out)
+    status, repeated, _ = run(capsys, "train", str(again), "--print-config")
+    assert (status, repeated) == (0, out)
+    assert "lr: 0.5" in out
+
+
+def test_a_folder_without_media_is_said_so(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("no video")
+    status, _, err = run(capsys, "train", "svaclr", "--data", str(tmp_path))
+    assert status == 2
+    assert "no media files" in err
