@@ -98,10 +98,8 @@ def fit(config: RunConfig, catalog: Catalog, out: Path, ranks: Ranks, resume: bo
             if verdict is not Verdict.GO_ON:
                 break
     if verdict is Verdict.LEAVE:
-        name = stop.signal.name if stop.signal else "a signal"
-        raise Stopped(
-            f"stopped by {name} after step {step} of {total}; --resume goes on from there", stop.code
-        )
+        when = f"after step {step} of {total}"
+        raise Stopped(f"stopped by {stop.name} {when}; --resume goes on from there", stop.code)
     return method
 
 

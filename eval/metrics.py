@@ -64,8 +64,8 @@ def share_found(
 ) -> Recalls:
     """Mean share of a query's relevant entries that are among the k most similar ones, expected over ties.
 
-    With classes as keys this is the recall of the *same recording* that is left when the members of a class are shuffled:
-    one of them, drawn at random, is among the first k with just this probability. Arguments as in `recall`.
+    With classes as keys this is the recall of the *same recording* that is left when the members of a class are
+    shuffled: one of them, drawn at random, is among the first k with just this probability. Arguments as in `recall`.
     """
     found = torch.zeros(len(ks), dtype=torch.float64)
     for scores, relevant in _blocks(queries, gallery, query_keys, gallery_keys, block):
@@ -84,9 +84,8 @@ def chance(query_keys: Tensor, gallery_keys: Tensor, ks: Sequence[int] = KS) -> 
 
     n is the number of gallery entries with the query's key; for ids that occur once this is k / G.
     """
-    keys, counts = gallery_keys.unique(return_counts=True)
-    place = torch.searchsorted(keys, query_keys.contiguous()).clamp(max=max(len(keys) - 1, 0))
-    sizes = counts[place] * (keys[place] == query_keys) if len(keys) else torch.zeros_like(query_keys)
+    ordered = gallery_keys.sort().values
+    sizes = torch.searchsorted(ordered, query_keys, right=True) - torch.searchsorted(ordered, query_keys)
     total = torch.full_like(sizes, len(gallery_keys))
     hits = [(1 - miss_probability(total, sizes, torch.full_like(sizes, k))).sum() for k in ks]
     return _mean(torch.stack(hits).cpu(), ks, len(query_keys))
@@ -114,7 +113,8 @@ def _blocks(
         return
     targets = F.normalize(gallery.float(), dim=1).T
     rows = max(1, block // len(gallery))
-    for part, keys in zip(queries.split(rows), query_keys.split(rows), strict=True):
+    for start in range(0, len(queries), rows):
+        part, keys = queries[start : start + rows], query_keys[start : start + rows]
         yield F.normalize(part.float(), dim=1) @ targets, keys[:, None] == gallery_keys
 
 

@@ -16,7 +16,7 @@ from ..pipelines.catalog import Recording
 from ..pipelines.config import DataConfig
 
 WIDTH, DPI = 1400, 100  # pixels; all lengths below are pixels too
-LEFT, RIGHT = 170, 70  # margins beside the time axes
+LEFT, RIGHT = 170, 96  # margins beside the time axes
 TOP, BAR, FOOT, GAP = 76, 18, 66, 34
 TILES, TILE, CAPTION, SOUND = 10, 150, 20, 120
 TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000)  # Hz

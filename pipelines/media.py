@@ -138,6 +138,15 @@ def _decode_from(container: Any, stream: Any, instant: float, deadline: Deadline
         yield from frames
 
 
+def decode_window(container: Any, stream: Any, first: float, last: float, deadline: Deadline) -> int:
+    """Decode what [first, last] seconds need and convert nothing; returns how many frames that took."""
+    count = 0
+    for count, frame in enumerate(_decode_from(container, stream, first, deadline), 1):
+        if _seconds(frame) > last:
+            break
+    return count
+
+
 def _seek_decode(container: Any, stream: Any, instant: float, deadline: Deadline) -> Iterator[Any]:
     try:
         container.seek(_ticks(stream, instant), stream=stream, backward=True)

@@ -54,11 +54,11 @@ def play_gpu() -> Any:
     """The same as a CUDA kernel; one thread strides over the samples of a clip. Built on demand: needs numba.cuda."""
     from numba import cuda
 
-    position_gpu = cuda.jit(device=True)(position)
+    position_gpu = cuda.jit(position, device=True, inline="always")  # inlined, it compiles without a device
 
     def kernel(out: Any, pcm: Any, table: Any, gain: Any, fill: Any) -> None:
         for i in range(cuda.grid(1), out.shape[0], cuda.gridsize(1)):
-            at = math.floor(position_gpu(i + 0.5, table))
+            at = int(math.floor(position_gpu(i + 0.5, table)))  # noqa: RUF046  # CUDA's floor is a float
             x = pcm[at] if 0 <= at < pcm.shape[0] else 0.0
             out[i] = gain[min(i, gain.shape[0] - 1)] * x + fill[min(i, fill.shape[0] - 1)]
 

@@ -179,7 +179,7 @@ class Sound(Track):
         self.stream.codec_context.flush_buffers()
         for packet in packets(container, self.stream):
             self.decode(packet)
-            if self.end > start + seconds or (seconds > 1 and self.level > SILENCE_DB):
+            if self.end > start + seconds:
                 return
 
     def _last(self) -> float:

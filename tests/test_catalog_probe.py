@@ -5,8 +5,9 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from coaug.pipelines.probe import Probe, Reject, from_json, probe, probe_json
 from media import CODECS, read_audio, silence, tone, write_clip
+
+from coaug.pipelines.probe import Probe, Reject, from_json, probe, probe_json
 
 NAMES = {"libx264": "h264", "libvpx-vp9": "vp9", "libmp3lame": "mp3", "libopus": "opus"}
 AUDIO_ONLY = [suffix for suffix, codecs in CODECS.items() if codecs[0] is None]

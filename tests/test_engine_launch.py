@@ -108,7 +108,7 @@ def losses(folder: Path) -> list[float]:
 
 
 def test_two_processes_train_as_one_and_stop_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(room, "MODULE", [toy.__file__])
     config = tmp_path / "toy.yaml"
@@ -118,12 +118,11 @@ def test_two_processes_train_as_one_and_stop_together(
     monkeypatch.setenv("TOY_VICTIM", str(os.getpid()))
     assert launch([*argv, str(tmp_path / "two")], procs=2) == 143
     done = len(losses(tmp_path / "two"))
+    assert f"coaug train: stopped by SIGTERM after step {done} of 15" in capfd.readouterr().err
     assert 5 <= done < 15
     assert (tmp_path / f"two/checkpoints/step-{done:08d}.pt").exists()
     monkeypatch.delenv("TOY_SIGTERM")
     toy.install(monkeypatch.setattr)
     assert launch([*argv, str(tmp_path / "one")], procs=1) == 0
-    assert (
-        launch([*argv, str(tmp_path / "two"), "--resume"], procs=1) == 0
-    )  # another world size goes on as well
+    assert launch([*argv, str(tmp_path / "two"), "--resume"], procs=1) == 0  # in another world size
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)

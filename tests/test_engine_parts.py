@@ -75,6 +75,8 @@ def test_config_errors_name_the_key() -> None:
         load("svaclr", ["train.keep.lst=3"])
     with pytest.raises(ConfigError, match=r"unknown method 'svacl'; did you mean 'svaclr'\?"):
         load("svaclr", ["method=svacl"])
+    with pytest.raises(ConfigError, match=r"eval\.evaluators: no retreival; there are .*retrieval"):
+        load("svaclr", ["eval.evaluators=[retreival]"])
 
 
 def test_conflicts_are_those_that_change_training() -> None:
@@ -178,9 +180,9 @@ def test_stop_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest(max_minutes=1000) as stop:
         assert stop.verdict is Verdict.GO_ON
-        (tmp_path / "stop").touch()
+        (tmp_path / "stop").write_text("SIGTERM")
         assert stop.verdict is Verdict.LEAVE
-        assert stop.code == 0
+        assert (stop.name, stop.code) == ("SIGTERM", 0)
     assert signal.getsignal(signal.SIGTERM) is before
     assert StopRequest(max_minutes=-math.inf).verdict is Verdict.LEAVE  # the file still stands
 

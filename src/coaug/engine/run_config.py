@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from ..config import STRICT, build, dump, read
+from ..config import STRICT, ConfigError, build, dump, read
+from ..eval import EVALUATORS
 from ..models import get_method
 from ..pipelines.config import DataConfig
 
@@ -110,6 +111,10 @@ def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) 
     """
     tree = source if isinstance(source, Mapping) else read(source, overrides)
     config = build(RunConfig, tree)
+    if unknown := set(config.eval.evaluators) - set(EVALUATORS):
+        raise ConfigError(
+            f"eval.evaluators: no {', '.join(sorted(unknown))}; there are {', '.join(EVALUATORS)}"
+        )
     return dataclasses.replace(config, model=yaml.safe_load(dump(model_config(config))))
 
 
