@@ -35,7 +35,7 @@ doctor: $(VENV)/.installed ## what works on this machine, and the remedy for wha
 	$(BIN)/coaug doctor
 
 test: $(VENV)/.installed-dev ## the tests that need no GPU [ARGS="-k loader"]
-	$(BIN)/python -m pytest -n auto -m "not gpu and not slow" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 gpu-check: $(VENV)/.installed-dev ## every check that needs a GPU; writes gpu-check.json
 	$(BIN)/coaug gpu-check $(ARGS)

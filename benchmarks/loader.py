@@ -29,6 +29,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchaudio
+from rich.console import Console
+from rich.table import Table
+
 from coaug.cli import _catalog_of
 from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
@@ -36,8 +39,6 @@ from coaug.pipelines.loader import AVLoader
 from coaug.pipelines.media import Deadline, audio_rate, decode_window, open_media, read_audio, read_frames
 from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, epoch_rows, plan
 from coaug.pipelines.timeline import instants
-from rich.console import Console
-from rich.table import Table
 
 SPED = ViewConfig((1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0))
 CONFIG = DataConfig(video=VideoConfig(frames=16, fps=16.0, size=112), views=(ViewConfig(), SPED))

@@ -71,8 +71,8 @@ def _whitener(centred: Tensor, ridge: float) -> Tensor:
     variances, axes = torch.linalg.eigh(centred.T @ centred / len(centred))
     floor = variances[-1].clamp(min=0) * 1e-10
     keep = variances > floor
-    scale: Tensor = (variances[keep] + ridge * variances.clamp(min=0).mean()).rsqrt()
-    return axes[:, keep] * scale
+    white: Tensor = axes[:, keep] / (variances[keep] + ridge * variances.clamp(min=0).mean()).sqrt()
+    return white
 
 
 def _widths(most: int) -> Sequence[int]:

@@ -73,7 +73,7 @@ def share_found(
         for i, k in enumerate(min(k, len(gallery)) for k in ks):
             edge = scores.topk(k, dim=1).values[:, -1:]
             above, level = scores > edge + TIE, (scores - edge).abs() <= TIE
-            room = (k - above.sum(1)) / level.sum(1)
+            room = (k - above.sum(1)).double() / level.sum(1)
             inside = (above & relevant).sum(1) + room * (level & relevant).sum(1)
             found[i] += (inside.double() / size).sum().cpu()
     return _mean(found, ks, len(query_keys))

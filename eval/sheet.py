@@ -16,7 +16,7 @@ from ..pipelines.catalog import Recording
 from ..pipelines.config import DataConfig
 
 WIDTH, DPI = 1400, 100  # pixels; all lengths below are pixels too
-LEFT, RIGHT = 170, 96  # margins beside the time axes
+LEFT, RIGHT = 206, 92  # margins beside the time axes
 TOP, BAR, FOOT, GAP = 76, 18, 66, 34
 TILES, TILE, CAPTION, SOUND = 10, 150, 20, 120
 TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000)  # Hz
@@ -38,7 +38,7 @@ class Take:
     speed: float
     frames: NDArray[np.uint8] | None
     pts: NDArray[np.float64]
-    decibels: NDArray[np.float32] | None
+    decibels: NDArray[np.floating] | None
     audio_pts: NDArray[np.float64]
 
     @property
@@ -50,21 +50,17 @@ class Take:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A recording and the takes of it, slowest first; `bands` (F,) Hz, `notes` say what is not shown and why."""
+    """A recording and the takes of it, slowest first; all begin at `start`, in seconds of the file's presentation time.
+
+    `bands`: (F,) Hz, centres of the mel bands. `notes` say what is not shown, and why.
+    """
 
     recording: Recording
     config: DataConfig
+    start: float
     takes: tuple[Take, ...]
     bands: NDArray[np.float64]
     notes: tuple[str, ...] = ()
-
-    @property
-    def start(self) -> float:
-        """Where all takes begin, seconds in the recording."""
-        first = self.takes[0]
-        if first.decibels is not None:
-            return float(first.audio_pts[0] - first.speed / self.config.audio.rate / 2)
-        return float(first.pts[0])
 
     @property
     def facts(self) -> str:
@@ -84,7 +80,7 @@ class Sheet:
         """What an encoder is given, in one line."""
         v, a = self.config.video, self.config.audio
         picture = f"{v.frames} frames of {v.size}×{v.size}, {v.fps:g} a second"
-        sound = f"{a.mels} mel bands × {a.frames}, 10 ms apart".replace("10 ms", f"{1000 * a.hop:g} ms")
+        sound = f"{a.mels} mel bands × {a.frames}, {1000 * a.hop:g} ms apart"
         given = {"video": picture, "audio": sound}
         return "   ·   ".join(given[name] for name in self.config.modalities)
 
@@ -96,7 +92,7 @@ def draw(sheet: Sheet) -> Figure:
     sound = SOUND if "audio" in sheet.config.modalities else 0
     row = strip + sound + GAP
     bars = TOP + BAR * len(sheet.takes) + 44
-    page = _Page(bars + row * len(sheet.takes) - GAP + FOOT)
+    page = _Page(round(bars + row * len(sheet.takes) - GAP + FOOT))
     page.text(24, 30, sheet.recording.key, size=17, weight="bold")
     page.text(24, 54, sheet.facts, size=10.5, color=GREY)
     _windows(page.axes(TOP + 22, BAR * len(sheet.takes)), sheet)
@@ -114,7 +110,7 @@ def draw(sheet: Sheet) -> Figure:
 class _Page:
     """A figure laid out in pixels from the top left corner."""
 
-    def __init__(self, height: int) -> None:
+    def __init__(self, height: float) -> None:
         self.height = height
         self.figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
 
@@ -150,12 +146,18 @@ def _windows(axes: Axes, sheet: Sheet) -> None:
         axes.barh(index, high - low, left=low, height=0.62, color=PALE)
         axes.barh(index, take.speed * seconds, left=start, height=0.62, color=COLOURS[index])
         place = blended_transform_factory(axes.transAxes, axes.transData)
-        style = {"ha": "right", "va": "center", "color": COLOURS[index], "weight": "bold", "size": 10}
+        style: dict[str, Any] = {
+            "ha": "right",
+            "va": "center",
+            "color": COLOURS[index],
+            "weight": "bold",
+            "size": 10,
+        }
         axes.text(-0.008, index, f"{take.speed:g}×", transform=place, **style)
     axes.set(xlim=(low, high), ylim=(len(sheet.takes) - 0.5, -0.5), yticks=[])
     axes.xaxis.tick_top()
     _plain(axes, labels=True)
-    axes.text(1.008, 1.0, "s in the\nrecording", transform=axes.transAxes, size=9, color=GREY, va="top")
+    axes.text(1.016, 1.0, "s in the\nrecording", transform=axes.transAxes, size=9, color=GREY, va="top")
 
 
 def _label(page: _Page, top: float, height: float, take: Take, sheet: Sheet, colour: str) -> None:
@@ -192,7 +194,7 @@ def _spectrogram(axes: Axes, take: Take, sheet: Sheet, colour: str) -> None:
     top = max(float(t.decibels.max()) for t in sheet.takes if t.decibels is not None)
     left = (audio.window - audio.hop) / 2  # a column stands for the hop around the middle of its window
     extent = (left, left + audio.frames * audio.hop, -0.5, len(bands) - 0.5)
-    style = {"cmap": "magma", "vmin": max(audio.floor_db, top - RANGE_DB), "vmax": top}
+    style: dict[str, Any] = {"cmap": "magma", "vmin": max(audio.floor_db, top - RANGE_DB), "vmax": top}
     axes.imshow(take.decibels, extent=extent, origin="lower", aspect="auto", interpolation="nearest", **style)
     shown = [hz for hz in TICKS if bands[0] <= hz <= bands[-1]][-5:]
     names = [f"{hz / 1000:g} kHz" if hz >= 1000 else f"{hz} Hz" for hz in shown]
@@ -202,7 +204,13 @@ def _spectrogram(axes: Axes, take: Take, sheet: Sheet, colour: str) -> None:
     place = blended_transform_factory(axes.transAxes, axes.transData)
     hz = bands[take.loudest]
     text = f"◂ {hz / 1000:.1f} kHz" if hz >= 1000 else f"◂ {hz:.0f} Hz"
-    mark = {"color": colour, "size": 9.5, "weight": "bold", "va": "center", "transform": place}
+    mark: dict[str, Any] = {
+        "color": colour,
+        "size": 9.5,
+        "weight": "bold",
+        "va": "center",
+        "transform": place,
+    }
     axes.text(1.003, take.loudest, text, **mark)
 
 
@@ -211,7 +219,7 @@ def _clip_axis(page: _Page, sheet: Sheet) -> None:
     axes = page.axes(page.height - FOOT + 6, 1)
     axes.set(xlim=(0, sheet.config.seconds), yticks=[])
     _plain(axes, labels=True)
-    axes.text(1.008, 0, "s in the\nclip", transform=axes.transAxes, size=9, color=GREY, va="top")
+    axes.text(1.016, 0, "s in the\nclip", transform=axes.transAxes, size=9, color=GREY, va="top")
     foot = "each row as an encoder is given it:   " + sheet.shapes
     if "audio" in sheet.config.modalities:
         foot += "   ·   ◂ loudest band"

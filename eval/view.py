@@ -87,7 +87,8 @@ def look(
     batch = _load(window, config)
     notes = [missing[name] for name in wanted.modalities if missing[name]]
     notes += [f"too short for {s:g}×" for s in SPEEDS if s not in speeds]
-    return Sheet(recording, config, tuple(_takes(batch, config)), mel_centres(config), tuple(notes))
+    takes = tuple(_takes(batch, config))
+    return Sheet(recording, config, window.start, takes, mel_centres(config), tuple(notes))
 
 
 def mel_centres(config: DataConfig) -> NDArray[np.float64]:

@@ -40,7 +40,8 @@ class Feed:
 def feeds(config: DataConfig) -> tuple[Feed, ...]:
     """All inputs, in order, for V views of T frames.
 
-    encoded: bytes of a slice, where `in_graph`; else pixels (U, H, W, 3). frames (V·T,): which of them to show.
+    encoded: bytes of a slice, where `in_graph`, and `wanted` (U,), the frames of it to decode, ascending; else
+    pixels (U, H, W, 3). frames (V·T,): which of the U to show at each instant of each view.
     pcm<v> (n,): sound of view v at its own rate; rate<v>: as the graph should read it; map<v>: see `play.py`.
     """
     views, t = len(config.views), config.video.frames
@@ -59,6 +60,7 @@ def feeds(config: DataConfig) -> tuple[Feed, ...]:
         Feed("encoded", np.uint8, (1,)),
         Feed("pixels", np.uint8, (1, 16, 16, 3), "FHWC"),
         Feed("in_graph", np.bool_, ()),
+        Feed("wanted", np.int32, (1,)),
         Feed("frames", np.int32, (views * t,)),
         Feed("crop", np.float32, (views, 4)),
         *((Feed("colour", np.float32, (views, 4)),) if config.video.jitters else ()),

@@ -65,12 +65,12 @@ def _outputs(feed: dict[str, Any], shown: Any, config: DataConfig, device: str) 
 def _decode(feed: dict[str, Any], device: str) -> Any:
     """(V·T, H, W, 3) uint8: the frames on screen at every instant of every view."""
     if feed["in_graph"]:
-        shown = fn.decoders.video(
-            feed["encoded"], frames=feed["frames"], device="mixed" if device == "gpu" else "cpu"
+        decoded = fn.decoders.video(
+            feed["encoded"], frames=feed["wanted"], device="mixed" if device == "gpu" else "cpu"
         )
     else:
-        shown = fn.sequence_rearrange(_on(feed["pixels"], device), new_order=feed["frames"])
-    return shown
+        decoded = _on(feed["pixels"], device)
+    return fn.sequence_rearrange(decoded, new_order=feed["frames"])
 
 
 def _on(tensor: Any, device: str) -> Any:

@@ -104,7 +104,7 @@ def _rgb(frame: Any) -> NDArray[np.uint8]:
 
 
 def _seconds(frame: Any) -> float:
-    return float(frame.pts * frame.time_base)
+    return float(frame.time)
 
 
 def _shown(
@@ -176,27 +176,42 @@ def read_audio(container: Any, first: int, last: int, deadline: Deadline) -> NDA
     stream = container.streams.audio[0]
     rate = audio_rate(container)
     out = np.zeros(last - first, np.float32)
-    position: int | None = None
-    for frame in _decode_from(container, stream, first / rate - PRIMING, deadline):
-        due = round(_seconds(frame) * rate)
-        # decoders deliver without gaps; containers round each time stamp (Matroska: to 1 ms)
-        position = due if position is None or abs(due - position) > rate // 50 else position
-        samples = _mono(frame)
+    for position, frames in _runs(container, stream, first, last, deadline):
+        samples = _mono(np.concatenate(frames, axis=1))
         low, high = max(position, first), min(position + len(samples), last)
         if high > low:
             out[low - first : high - first] = samples[low - position : high - position]
-        position += len(samples)
-        if position >= last:
-            break
     return out
 
 
-def _mono(frame: Any) -> NDArray[np.float32]:
-    data = frame.to_ndarray()
-    if not frame.format.is_planar:
-        data = data.reshape(-1, len(frame.layout.channels)).T
+def _runs(
+    container: Any, stream: Any, first: int, last: int, deadline: Deadline
+) -> list[tuple[int, list[NDArray[Any]]]]:
+    """Decoded sound without gaps: (number of its first sample, its frames as (channels, n))."""
+    rate = audio_rate(container)
+    runs: list[tuple[int, list[NDArray[Any]]]] = []
+    end = 0
+    for frame in _decode_from(container, stream, first / rate - PRIMING, deadline):
+        due = round(_seconds(frame) * rate)
+        # decoders deliver without gaps; containers round each time stamp (Matroska: to 1 ms)
+        if not runs or abs(due - end) > rate // 50:
+            runs.append((due, []))
+            end = due
+        runs[-1][1].append(_planar(frame))
+        end += frame.samples
+        if end >= last:
+            break
+    return runs
+
+
+def _planar(frame: Any) -> NDArray[Any]:
+    data: NDArray[Any] = frame.to_ndarray()
+    return data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
+
+
+def _mono(data: NDArray[Any]) -> NDArray[np.float32]:
+    """The channels' mean of (channels, n), full scale 1."""
     if data.dtype.kind == "u":  # 8-bit PCM is unsigned
-        data = data.astype(np.float32) - 128.0
-        return np.asarray(data.mean(axis=0) / 128.0, np.float32)
+        return np.asarray((data.mean(axis=0) - 128.0) / 128.0, np.float32)
     scale = 1.0 if data.dtype.kind == "f" else 1.0 / -float(np.iinfo(data.dtype).min)
     return np.asarray(data.mean(axis=0, dtype=np.float32) * scale, np.float32)

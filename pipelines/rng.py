@@ -33,13 +33,13 @@ class Permutation:
 
     def __call__(self, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where each index of range(n) goes; any shape."""
-        value = np.asarray(index).astype(np.uint64)
+        value = np.atleast_1d(index).astype(np.uint64)  # scalars would warn of the overflow that is meant
         if value.size and int(value.max()) >= self.n:
             raise IndexError(f"index outside range({self.n})")
         value = self._feistel(value)
         while (outside := value >= self.n).any():
             value = np.where(outside, self._feistel(value), value)
-        return value.astype(np.int64)
+        return value.astype(np.int64).reshape(np.shape(index))
 
     def _feistel(self, value: NDArray[np.uint64]) -> NDArray[np.uint64]:
         half, mask = np.uint64(self.half), np.uint64((1 << self.half) - 1)

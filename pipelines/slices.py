@@ -23,10 +23,12 @@ IVF = {"vp8": b"VP80", "vp9": b"VP90", "mjpeg": b"MJPG"}  # needs no out-of-band
 
 @dataclass(frozen=True)
 class Slice:
-    """`data` (bytes,) uint8, a whole small file; `index` (n,) int32 numbers the frame on screen at each instant
-    asked for, in the slice's presentation order; `pts` (n,) float64 is since when, in the original file's seconds."""
+    """`data` (bytes,) uint8, a whole small file; `wanted` (U,) int32 numbers the frames to decode in its presentation
+    order, ascending; `index` (n,) int32 says which of those is on screen at each instant asked for, `pts` (n,) float64
+    since when, in the original file's seconds."""
 
     data: NDArray[np.uint8]
+    wanted: NDArray[np.int32]
     index: NDArray[np.int32]
     pts: NDArray[np.float64]
 
@@ -47,9 +49,10 @@ def cut(container: Any, instants: NDArray[np.float64], deadline: Deadline) -> Sl
     codec = stream.codec_context.name
     shown = [p for p in packets if not (codec == "vp8" and _invisible(p))]
     pts = np.sort([float(p.pts * p.time_base) for p in shown])
-    index = np.maximum(np.searchsorted(pts, instants + EPSILON, side="right") - 1, 0)
+    number = np.maximum(np.searchsorted(pts, instants + EPSILON, side="right") - 1, 0)
+    wanted, index = np.unique(number, return_inverse=True)  # ascending: a decoder never has to go back
     data = _ivf(packets, stream, IVF[codec]) if codec in IVF else _remux(packets, stream)
-    return Slice(np.frombuffer(data, np.uint8), index.astype(np.int32), pts[index])
+    return Slice(np.frombuffer(data, np.uint8), wanted.astype(np.int32), index.astype(np.int32), pts[number])
 
 
 def _packets(container: Any, stream: Any, first: float, last: float, deadline: Deadline) -> list[Any]:

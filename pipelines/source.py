@@ -30,6 +30,7 @@ from .timeline import instants
 MARGIN = (
     32  # output samples of real sound on each side of a window, so that the resampler's filter sees no edge
 )
+WORTHWHILE = 0.5  # host frames are made smaller only by at least this much: resizing twice costs time and detail
 ATTEMPTS = 3  # stand-ins tried before a blank one
 PIXEL_FORMATS = {"yuv420p", "yuvj420p"}  # what DALI's decoders are known to take
 BANNED = "banned"
@@ -142,7 +143,7 @@ class Source:
         codec = container.streams.video[0].codec_context
         if trust_graph and self._graph_decodes(recording, codec):
             shown: Slice | Frames = (packets := cut(container, times.ravel(), deadline))
-            arrays |= {"encoded": packets.data, "in_graph": np.bool_(True)}
+            arrays |= {"encoded": packets.data, "in_graph": np.bool_(True), "wanted": packets.wanted}
         else:
             shown = frames = self._host_frames(container, recording, times.ravel(), clips.crop[0], deadline)
             arrays |= {"pixels": frames.pixels}
@@ -171,11 +172,10 @@ class Source:
         turns = recording.video.rotation // 90
         shown = coded[::-1] if turns % 2 else coded
         crop_pixels = np.abs(crops[:, 2:] - crops[:, :2]) * shown  # (V, 2)
-        shrink = min(1.0, float((self.config.video.size / np.maximum(crop_pixels, 1.0)).max()))
+        shrink = float((self.config.video.size / np.maximum(crop_pixels, 1.0)).max())
         width, height = (int(np.ceil(side * shrink)) for side in coded)
-        frames = read_frames(
-            container, times, deadline, resize=(width, height), reformatter=self._reformatter
-        )
+        resize = (width, height) if shrink <= WORTHWHILE else None
+        frames = read_frames(container, times, deadline, resize=resize, reformatter=self._reformatter)
         upright = np.rot90(frames.pixels, -turns, axes=(1, 2)) if turns else frames.pixels
         return Frames(upright, frames.index, frames.pts)
 

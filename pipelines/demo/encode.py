@@ -23,15 +23,18 @@ class Format:
     options: dict[str, str] = field(default_factory=dict)
     sound_options: dict[str, str] = field(default_factory=dict)
     bit_rate: int = 0
+    delay: int = 0
+    """Samples that the sound encoder puts in front, where the container cannot say so: as many are left out."""
 
     def write(self, path: Path, recording: Recording) -> None:
         """Encode a recording into `path`."""
-        with av.open(str(path), "w", format=self.container) as file:
+        with av.open(str(path), "w", format=self.container, options={"fflags": "+bitexact"}) as file:
             picture = self._picture_stream(file, recording)
             sound = file.add_stream(self.audio, rate=recording.sample_rate, options=self.sound_options)
             sound.codec_context.layout = "mono" if recording.channels == 1 else "stereo"
-            for block in _blocks(recording.samples(), recording.sample_rate):
-                file.mux(sound.encode(block))
+            file.mux(
+                sound.encode(_block(recording.samples()[:, self.delay :], recording.sample_rate, self.delay))
+            )
             file.mux(sound.encode(None))
             for n, pixels in enumerate(recording.frames()):
                 frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
@@ -48,13 +51,12 @@ class Format:
         return stream
 
 
-def _blocks(samples: Array, rate: int) -> list[av.AudioFrame]:
-    """One planar float frame of the whole sound; the encoder cuts it to its own length."""
-    frame = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(samples), format="fltp", layout="mono" if len(samples) == 1 else "stereo"
-    )
-    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-    return [frame]
+def _block(samples: Array, rate: int, start: int) -> av.AudioFrame:
+    """The whole sound as one frame; the encoder cuts it to its own length."""
+    layout = "mono" if len(samples) == 1 else "stereo"
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
+    frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
+    return frame
 
 
 FORMATS = {
@@ -62,11 +64,11 @@ FORMATS = {
         "mp4",
         "libx264",
         "aac",
-        {"preset": "veryfast", "bf": "3", "g": "250", "crf": "21"},
+        {"preset": "veryfast", "bf": "3", "g": "250", "crf": "21", "x264-params": "cpu-independent=1"},
         {"aac_coder": "fast"},
     ),
     ".webm": Format(
         "webm", "libvpx-vp9", "libopus", {"deadline": "realtime", "cpu-used": "8"}, bit_rate=300_000
     ),
-    ".avi": Format("avi", "mpeg4", "libmp3lame", {"g": "60"}, bit_rate=600_000),
+    ".avi": Format("avi", "mpeg4", "libmp3lame", {"g": "60"}, bit_rate=600_000, delay=1105),
 }

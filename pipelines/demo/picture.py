@@ -37,10 +37,12 @@ class Look:
         return Canvas(self.height, self.width, self.palette, self.centre, self.scale, self.tilt)
 
 
-def design(rng: np.random.Generator, held_out: bool) -> Look:
-    """Draw a look, light or dark. Held-out hues lie in the gaps between those of training."""
+def design(rng: np.random.Generator, held_out: bool, dark: bool) -> Look:
+    """Draw a look: light things on a dark stage, or dark ones on a light stage.
+
+    Held-out hues lie in the gaps between those of training.
+    """
     height, width = SIZES[rng.integers(len(SIZES))]
-    dark = bool(rng.random() < 0.5)
     back = [_colour(rng, held_out, dark) for _ in range(4)]
     palette = np.array([_colour(rng, held_out, not dark, far) for far in (0.0, 0.0, 1.0)], np.float32)
     return Look(
@@ -48,9 +50,9 @@ def design(rng: np.random.Generator, held_out: bool) -> Look:
         width=width,
         rate=RATES[rng.choice(len(RATES), p=(0.4, 0.25, 0.2, 0.15))],
         palette=palette,
-        centre=(rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12)),
+        centre=(rng.uniform(-0.12, 0.12), rng.uniform(-0.1, 0.1)),
         scale=rng.uniform(0.8, 1.0),
-        tilt=rng.uniform(-0.35, 0.35),
+        tilt=rng.uniform(-0.2, 0.2),
         background=_background(rng, height, width, back[:2]),
         blobs=_blobs(rng, back[2:]),
         grain=rng.normal(0, rng.uniform(1, 6), (4, height, width, 1)).astype(np.float32),
@@ -90,7 +92,7 @@ def _background(
     blend = 0.5 + 0.6 * ((x - 0.6) * np.cos(turn) + (y - 0.5) * np.sin(turn))
     for _ in range(3):
         wave = rng.normal(0, 8, 2)
-        blend += 0.2 * np.sin(wave[0] * x + wave[1] * y + rng.uniform(0, 2 * np.pi))
+        blend += 0.15 * np.sin(wave[0] * x + wave[1] * y + rng.uniform(0, 2 * np.pi))
     first, second = np.array(colours, np.float32)
     blend = np.clip(blend, 0, 1)[..., None]
     return np.asarray(first + (second - first) * blend, np.float32)
@@ -98,7 +100,7 @@ def _background(
 
 def _blobs(rng: np.random.Generator, colours: Sequence[tuple[float, ...]]) -> Array:
     """(K, 8): place, slow drift, radius and colour of soft shapes behind the stage."""
-    count = int(rng.integers(2, 5))
+    count = int(rng.integers(1, 4))
     place, drift = rng.uniform(-0.6, 0.6, (count, 2)), rng.normal(0, 0.04, (count, 2))
     radius = rng.uniform(0.06, 0.2, (count, 1))
     return np.hstack([place, drift, radius, np.resize(colours, (count, 3))]).astype(np.float32)

@@ -43,8 +43,8 @@ class Score:
 
     @property
     def size(self) -> float:
-        """Factor on lengths of the sounding thing: 1.5 for the lowest pitch, 0.5 for the highest."""
-        return float(1.5 * (0.5 / 1.5) ** self.pitch)
+        """Factor on lengths of the sounding thing: 1.45 for the lowest pitch, 0.55 for the highest."""
+        return float(1.45 * (0.55 / 1.45) ** self.pitch)
 
     def hertz(self, low: float, octaves: float, step: float = 0.0) -> float:
         """Frequency of the recording's pitch in a range that starts at `low`, `step` octaves off."""
@@ -77,18 +77,18 @@ class Score:
         return np.asarray(np.interp(t, self.times, np.arange(len(self.times))))
 
 
-def compose(rng: np.random.Generator, seconds: float, held_out: bool) -> Score:
-    """Draw a score. Held-out pitches lie in the gaps between those of training."""
-    tempo = float(np.exp(rng.uniform(np.log(0.9), np.log(3.8))))
+def compose(rng: np.random.Generator, seconds: float, place: Array, held_out: bool) -> Score:
+    """Draw a score. `place`, in [0, 1)^3, decides tempo, pitch and ring; held-out pitches lie between training's."""
+    tempo = float(0.9 * 4.0 ** place[0])
     times = _times(rng, tempo, seconds)
     return Score(
         seconds=seconds,
         times=times,
         strengths=_strengths(rng, len(times)),
         steps=_steps(rng, len(times)),
-        pitch=_pitch(rng, held_out),
+        pitch=_pitch(float(place[1]), held_out),
         tempo=tempo,
-        ring=max(0.06, rng.uniform(0.1, 1.0) / tempo),
+        ring=max(0.06, (0.1 + 0.9 * float(place[2])) / tempo),
         seed=int(rng.integers(2**31)),
     )
 
@@ -119,7 +119,8 @@ def _steps(rng: np.random.Generator, count: int) -> Array:
     return np.asarray((places / 4 - 0.5) * spread)
 
 
-def _pitch(rng: np.random.Generator, held_out: bool) -> float:
+def _pitch(place: float, held_out: bool) -> float:
     """Training takes the outer two thirds of each sixth of the range, held-out files the middle third."""
-    third = rng.uniform(1 / 3, 2 / 3) if held_out else (rng.uniform(-1 / 3, 1 / 3) % 1.0)
-    return float((rng.integers(6) + third) / 6)
+    sixth, inner = divmod(6 * place, 1.0)
+    inner = (1 + inner) / 3 if held_out else (2 * inner - 1) / 3 % 1.0
+    return (sixth + inner) / 6

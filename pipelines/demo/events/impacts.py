@@ -25,7 +25,7 @@ def _paint_bounce(canvas: Canvas, score: Score, t: float) -> None:
 def _play_bounce(score: Score, rate: int) -> Array:
     """A thump that falls in pitch."""
     rng = np.random.default_rng(score.seed)
-    low = score.hertz(80, 3.0)
+    low = score.hertz(90, 2.4)
     thump = chirp(rate, 2.2 * low, low, 0.1 + score.ring)
     return strike(score, rate, lambda step: mix(thump, burst(rate, 0.01, 300, 3000, rng)))
 
@@ -47,7 +47,7 @@ def _paint_pendulum(canvas: Canvas, score: Score, t: float) -> None:
 
 def _play_pendulum(score: Score, rate: int) -> Array:
     """Wooden knocks."""
-    knock = tone(rate, score.hertz(220, 2.6), 0.03 + 0.12 * score.ring, WOOD)
+    knock = tone(rate, score.hertz(240, 2.2), 0.03 + 0.12 * score.ring, WOOD)
     return strike(score, rate, lambda step: knock)
 
 
@@ -67,7 +67,7 @@ def _paint_drum(canvas: Canvas, score: Score, t: float) -> None:
 def _play_drum(score: Score, rate: int) -> Array:
     """A low tone with the rattle of a skin."""
     rng = np.random.default_rng(score.seed)
-    low = score.hertz(50, 2.4)
+    low = score.hertz(50, 2.0)
     rattle = burst(rate, 0.05 + 0.3 * score.ring, 8 * low, 32 * low, rng)
     return strike(score, rate, lambda step: mix(chirp(rate, 2 * low, low, 0.25), 0.8 * rattle))
 
@@ -87,7 +87,7 @@ def _paint_clap(canvas: Canvas, score: Score, t: float) -> None:
 def _play_clap(score: Score, rate: int) -> Array:
     """Short noise around one band; small hands clap brightly."""
     rng = np.random.default_rng(score.seed)
-    middle = score.hertz(500, 2.6)
+    middle = score.hertz(600, 2.2)
     clap = burst(rate, 0.015 + 0.1 * score.ring, middle / 1.4, middle * 1.4, rng)
     return strike(score, rate, lambda step: clap)
 
@@ -108,7 +108,7 @@ def _play_typing(score: Score, rate: int) -> Array:
     rng = np.random.default_rng(score.seed)
 
     def click(step: float) -> Array:
-        middle = score.hertz(1200, 2.2, step)
+        middle = score.hertz(1600, 1.6, step)
         down = burst(rate, 0.008, middle / 1.2, middle * 1.2, rng)
         up = np.concatenate([np.zeros(int(0.08 * rate), np.float32), 0.5 * down])
         return mix(down, up)
@@ -133,7 +133,7 @@ def _play_xylophone(score: Score, rate: int) -> Array:
     """Bars ring at twice and four times their tone."""
     partials = ((1, 1), (4, 0.4), (10, 0.1))
     return strike(
-        score, rate, lambda step: tone(rate, score.hertz(300, 2.4, step), 0.6 * score.ring, partials)
+        score, rate, lambda step: tone(rate, score.hertz(360, 2.0, step), 0.6 * score.ring, partials)
     )
 
 

@@ -29,7 +29,7 @@ def _play_bubbles(score: Score, rate: int) -> Array:
     """A blip that rises in pitch; small bubbles are high."""
 
     def blip(step: float) -> Array:
-        low = score.hertz(250, 2.8, 0.6 * step)
+        low = score.hertz(320, 2.2, 0.6 * step)
         return chirp(rate, low, 2.5 * low, 0.06 + 0.4 * score.ring)
 
     return strike(score, rate, blip)
@@ -49,7 +49,7 @@ def _paint_wheel(canvas: Canvas, score: Score, t: float) -> None:
 def _play_wheel(score: Score, rate: int) -> Array:
     """Ticks of a ratchet over a soft rumble that follows the turning."""
     rng = np.random.default_rng(score.seed)
-    middle = score.hertz(500, 2.6)
+    middle = score.hertz(700, 2.2)
     tick = mix(burst(rate, 0.006, middle, middle * 4, rng), chirp(rate, middle, 0.7 * middle, 0.05))
     angle = 2 * np.pi * score.beats(clock(score, rate))
     rumble = noise(rate, score.seconds, 60, 200, rng)[: len(angle)] * (1 + np.cos(angle))
@@ -71,7 +71,7 @@ def _paint_rain(canvas: Canvas, score: Score, t: float) -> None:
 def _play_rain(score: Score, rate: int) -> Array:
     """Hiss in gusts; short drops are brighter."""
     rng = np.random.default_rng(score.seed)
-    low = score.hertz(800, 2.3)
+    low = score.hertz(1200, 1.8)
     hiss = noise(rate, score.seconds, low, 3 * low, rng)
     return hiss[: round(score.seconds * rate)] * (0.05 + fade(score, rate))
 
@@ -88,7 +88,7 @@ def _play_fan(score: Score, rate: int) -> Array:
     """A hum and a breeze that swell with every blade."""
     t = clock(score, rate)
     swell = 0.15 + (0.5 + 0.5 * np.cos(2 * pi * score.beats(t))) ** 2
-    low = score.hertz(60, 2.2)
+    low = score.hertz(65, 1.6)
     hum = sum(glide(rate, np.full(len(t), low * k)) / k for k in (1, 2, 3, 4))
     breeze = noise(rate, score.seconds, 3 * low, 12 * low, np.random.default_rng(score.seed))[: len(t)]
     return (swell * (hum + 0.4 * breeze)).astype(np.float32)
@@ -112,7 +112,7 @@ def _play_spark(score: Score, rate: int) -> Array:
     """Noise cut to pieces at the mains' rhythm."""
     t = clock(score, rate)
     rng = np.random.default_rng(score.seed)
-    low = score.hertz(300, 2.8)
+    low = score.hertz(420, 2.1)
     crackle = noise(rate, score.seconds, low, 10 * low, rng)[: len(t)]
     gate = (np.sin(2 * pi * 60 * t) > sin(0.6)).astype(np.float32)
     return crackle * gate * fade(score, rate)

@@ -25,7 +25,7 @@ def _paint_string(canvas: Canvas, score: Score, t: float) -> None:
 
 def _play_string(score: Score, rate: int) -> Array:
     """A harmonic tone."""
-    pluck = tone(rate, score.hertz(110, 3.0), 1.3 * score.ring, HARMONIC)
+    pluck = tone(rate, score.hertz(110, 2.6), 1.3 * score.ring, HARMONIC)
     return strike(score, rate, lambda step: pluck)
 
 
@@ -50,7 +50,7 @@ def _paint_bell(canvas: Canvas, score: Score, t: float) -> None:
 
 def _play_bell(score: Score, rate: int) -> Array:
     """Inharmonic partials."""
-    stroke = tone(rate, score.hertz(220, 2.8), 1.6 * score.ring, BELL)
+    stroke = tone(rate, score.hertz(280, 2.2), 1.6 * score.ring, BELL)
     return strike(score, rate, lambda step: stroke)
 
 
@@ -69,7 +69,7 @@ def _play_siren(score: Score, rate: int) -> Array:
     """One sweep up and down a turn."""
     turn = 2 * pi * _turns(score, clock(score, rate))
     depth = 0.25 + 0.5 * score.ring * score.tempo
-    wave = glide(rate, score.hertz(350, 2.2) * 2 ** (depth * np.sin(turn)))
+    wave = glide(rate, score.hertz(400, 1.8) * 2 ** (depth * np.sin(turn)))
     return np.tanh(2.0 * wave).astype(np.float32)
 
 
@@ -88,7 +88,7 @@ def _paint_whistle(canvas: Canvas, score: Score, t: float) -> None:
 def _play_whistle(score: Score, rate: int) -> Array:
     """A wavering high tone with breath in it."""
     t, loud = clock(score, rate), fade(score, rate)
-    hertz = score.hertz(900, 2.4) * (1 + 0.02 * np.sin(2 * pi * 6 * t) - 0.1 * (1 - loud))
+    hertz = score.hertz(1200, 1.8) * (1 + 0.02 * np.sin(2 * pi * 6 * t) - 0.1 * (1 - loud))
     breath = noise(rate, score.seconds, 2000, 8000, np.random.default_rng(score.seed))[: len(t)]
     return loud * (glide(rate, hertz) + 0.15 * breath)
 
@@ -110,7 +110,7 @@ def _paint_bar(canvas: Canvas, score: Score, t: float) -> None:
 def _play_bar(score: Score, rate: int) -> Array:
     """The tone follows the bar, as far as the bar goes."""
     depth = 0.3 + 0.8 * score.ring * score.tempo
-    hertz = score.hertz(160, 2.4) * 2 ** (depth * _bar_place(score, clock(score, rate)))
+    hertz = score.hertz(180, 2.0) * 2 ** (depth * _bar_place(score, clock(score, rate)))
     return glide(rate, hertz) + 0.4 * glide(rate, 2 * hertz) + 0.2 * glide(rate, 3 * hertz)
 
 

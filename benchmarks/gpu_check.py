@@ -1,0 +1,96 @@
+"""Everything that only a GPU can tell, in one command and one JSON file: `make gpu-check`.
+
+Is NVDEC exposed? Do the tests marked `gpu` pass? How many clips a second does the loader deliver there?
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = Path("gpu-check.json")
+
+
+def main() -> int:
+    if not torch.cuda.is_available():
+        print("gpu-check: torch sees no GPU on this machine; nothing was checked", file=sys.stderr)
+        return 2
+    report: dict[str, Any] = {"machine": machine(), "driver_libraries": driver_libraries(), "tests": tests()}
+    report["loader"] = loader_rates()
+    OUT.write_text(json.dumps(report, indent=1))
+    print(json.dumps(report, indent=1))
+    failed = [name for name, outcome in report["tests"].items() if outcome != "passed"]
+    return 1 if failed or not report["tests"] else 0
+
+
+def machine() -> dict[str, str]:
+    """What this was measured on."""
+    driver = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {"gpu": driver.stdout.strip(), "torch": torch.__version__, "platform": platform.platform()}
+
+
+def driver_libraries() -> list[str]:
+    """The decoding and encoding libraries that the driver brings, as the linker sees them."""
+    known = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
+    return [line.strip() for line in known.splitlines() if "nvcuvid" in line or "nvidia-encode" in line]
+
+
+def tests() -> dict[str, str]:
+    """Outcome of every test marked `gpu`."""
+    with tempfile.TemporaryDirectory() as folder:
+        junit = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-m", "gpu", f"--junitxml={junit}", "tests"]
+        subprocess.run(command, cwd=ROOT, check=False)
+        cases = ET.parse(junit).iter("testcase") if junit.exists() else []
+        return {f"{c.get('classname')}::{c.get('name')}": _outcome(c) for c in cases}
+
+
+def _outcome(case: ET.Element) -> str:
+    children = {child.tag: child.get("message", "") for child in case}
+    for bad in ("failure", "error", "skipped"):
+        if bad in children:
+            return f"{bad}: {(children[bad] or '').splitlines()[0][:300] if children[bad] else ''}"
+    return "passed"
+
+
+def loader_rates() -> dict[str, float]:
+    """Clips a second of the demo set through the loader, by decoding route and device (medians of five passes)."""
+    from coaug.cli import _catalog_of
+    from coaug.pipelines.config import DataConfig, ViewConfig
+    from coaug.pipelines.loader import AVLoader
+
+    catalog = _catalog_of(None)
+    sped = ViewConfig((1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0))
+    config = DataConfig(views=(ViewConfig(), sped))
+    rates: dict[str, float] = {}
+    for device, decode in (("cpu", "auto"), ("cuda", "host"), ("cuda", "auto")):
+        with AVLoader(catalog, config, batch_size=32, device=device, decode=decode) as loader:
+            batches = (batch for _ in iter(int, 1) for batch in loader)
+            [next(batches) for _ in range(3)]
+            passes = []
+            for _ in range(5):
+                start = time.perf_counter()
+                [next(batches) for _ in range(4)]
+                torch.cuda.synchronize()
+                passes.append(4 * 32 * 2 / (time.perf_counter() - start))
+            rates[f"{device}.{decode}"] = sorted(passes)[2]
+    return rates
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,73 @@
+"""The device path against its CPU twin. `make gpu-check` runs these; without a GPU they are left out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from media import tone, write_clip
+
+from coaug.models import get_method
+from coaug.pipelines.batch import Batch
+from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
+from coaug.pipelines.index import index
+from coaug.pipelines.loader import AVLoader
+
+pytestmark = pytest.mark.gpu
+
+SPED = ViewConfig((1.0, 2.0, 4.0), (1.0, 2.0, 4.0), reverse=0.5)
+CONFIG = DataConfig(video=VideoConfig(frames=8, fps=8.0, size=64), views=(ViewConfig(), SPED))
+
+
+@pytest.fixture(scope="module")
+def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not torch.cuda.is_available():
+        pytest.fail("a GPU was promised, and torch sees none")
+    folder = tmp_path_factory.mktemp("gpu")
+    for number, suffix in enumerate((".mp4", ".webm", ".mkv", ".avi")):
+        codec = "mjpeg" if suffix == ".mkv" else "auto"
+        sound = tone(300 * (number + 1))
+        write_clip(folder / f"{number}{suffix}", size=(128, 96), frames=150, codec=codec, sound=sound)
+    index([folder], folder / "catalog.parquet", progress=False)
+    return folder / "catalog.parquet"
+
+
+def first(catalog: Path, config: DataConfig, **options: object) -> Batch:
+    with AVLoader(catalog, config, batch_size=4, workers=2, **options) as loader:  # type: ignore[arg-type]
+        return next(iter(loader))
+
+
+@pytest.mark.parametrize("decode", ["host", "auto"])
+def test_batches_agree_with_the_cpu(catalog: Path, decode: str) -> None:
+    cpu = first(catalog, CONFIG, decode="host")
+    gpu = first(catalog, CONFIG, device="cuda", decode=decode)
+    assert gpu.video is not None and gpu.audio is not None and cpu.video is not None and cpu.audio is not None
+    assert gpu.video.is_cuda and gpu.audio.is_cuda
+    assert torch.equal(gpu.sample_id.cpu(), cpu.sample_id) and bool(gpu.valid.all())
+    torch.testing.assert_close(gpu.video_pts.cpu(), cpu.video_pts)
+    # NVDEC and swscale convert colour with different rounding; a wrong frame would differ by far more
+    assert (gpu.video.cpu() - cpu.video).abs().mean() < (0.02 if decode == "host" else 0.1)
+    assert (gpu.audio.cpu() - cpu.audio).abs().max() < 0.05  # 1 dB, at the floor
+
+
+def test_picture_only_and_sound_only(catalog: Path) -> None:
+    assert first(catalog, replace(CONFIG, modalities=("video",)), device="cuda").audio is None
+    assert first(catalog, replace(CONFIG, modalities=("audio",)), device="cuda").video is None
+
+
+def test_a_training_step_agrees_with_the_cpu(catalog: Path) -> None:
+    batch = first(catalog, CONFIG, decode="host")
+    cls = get_method("svaclr")
+    torch.manual_seed(0)
+    method = cls(cls.Config(width=16, video_blocks=(1, 1, 1, 1)))
+    losses = []
+    for device in ("cpu", "cuda"):
+        here, moved = method.to(device), batch.to(device)
+        method.zero_grad()
+        loss, _ = here.objective(here.embed(moved), moved.valid)
+        loss.backward()
+        losses.append((loss.item(), [p.grad.norm().item() for p in method.parameters() if p.grad is not None]))
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-3)
+    assert losses[0][1] == pytest.approx(losses[1][1], rel=2e-2, abs=1e-4)
