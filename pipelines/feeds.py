@@ -42,7 +42,7 @@ def feeds(config: DataConfig) -> tuple[Feed, ...]:
 
     encoded: bytes of a slice, where `in_graph`, and `wanted` (U,), the frames of it to decode, ascending; else
     pixels (U, H, W, 3). frames (V·T,): which of the U to show at each instant of each view.
-    pcm<v> (n,): sound of view v at its own rate; rate<v>: as the graph should read it; map<v>: see `play.py`.
+    pcm<v> (n,): sound of view v at its own rate; map<v> (rows, 5), bank<v> (q, K): see `play.py`.
     """
     views, t = len(config.views), config.video.frames
     common = (
@@ -70,8 +70,8 @@ def feeds(config: DataConfig) -> tuple[Feed, ...]:
         for v in range(views)
         for feed in (
             Feed(f"pcm{v}", np.float32, (1,)),
-            Feed(f"rate{v}", np.float32, ()),
             Feed(f"map{v}", np.float64, (1, 5)),
+            Feed(f"bank{v}", np.float32, (1, 1)),
         )
     )
     return (
@@ -85,8 +85,6 @@ def blanks(config: DataConfig) -> Arrays:
     """A sample of silence and darkness that every operator accepts."""
     arrays = {feed.name: feed.zeros() for feed in feeds(config)}
     for name, array in arrays.items():
-        if name.startswith("rate"):
-            array[...] = config.audio.rate
         if name == "crop":
             array[..., 2:] = 1
     return arrays

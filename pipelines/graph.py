@@ -105,11 +105,9 @@ def _picture(shown: Any, feed: dict[str, Any], view: int, video: VideoConfig, de
 
 def _sound(feed: dict[str, Any], view: int, audio: AudioConfig, device: str) -> Any:
     """(1, F, L) float32 of one view: resample (speed included), play the timeline, log-mel, normalise."""
-    pcm = fn.audio_resample(
-        _on(feed[f"pcm{view}"], device), in_rate=feed[f"rate{view}"], out_rate=float(audio.rate)
-    )
+    pcm, table, bank = (_on(feed[f"{name}{view}"], device) for name in ("pcm", "map", "bank"))
     one, zero = (types.Constant([value], device=device, dtype=types.FLOAT) for value in (1.0, 0.0))
-    played = play(pcm, _on(feed[f"map{view}"], device), one, zero, samples=audio.samples, device=device)
+    played = play(pcm, table, bank, one, zero, samples=audio.samples, device=device)
     power = fn.spectrogram(
         played,
         nfft=audio.n_fft,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -140,11 +141,8 @@ def _decode_from(container: Any, stream: Any, instant: float, deadline: Deadline
 
 def decode_window(container: Any, stream: Any, first: float, last: float, deadline: Deadline) -> int:
     """Decode what [first, last] seconds need and convert nothing; returns how many frames that took."""
-    count = 0
-    for count, frame in enumerate(_decode_from(container, stream, first, deadline), 1):
-        if _seconds(frame) > last:
-            break
-    return count
+    frames = _decode_from(container, stream, first, deadline)
+    return sum(1 for _ in takewhile(lambda frame: _seconds(frame) <= last, frames))
 
 
 def _seek_decode(container: Any, stream: Any, instant: float, deadline: Deadline) -> Iterator[Any]:
@@ -174,7 +172,6 @@ def read_audio(container: Any, first: int, last: int, deadline: Deadline) -> NDA
     Sample k is the one that plays at k / rate in presentation time; where the file has no sound there are zeros.
     """
     stream = container.streams.audio[0]
-    rate = audio_rate(container)
     out = np.zeros(last - first, np.float32)
     for position, frames in _runs(container, stream, first, last, deadline):
         samples = _mono(np.concatenate(frames, axis=1))

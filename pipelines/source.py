@@ -24,13 +24,16 @@ from .config import DataConfig
 from .feeds import STAGES, Arrays, blanks, feeds
 from .media import Deadline, Frames, MediaError, audio_rate, open_media, read_audio, read_frames
 from .plan import AUDIO, VIDEO, ClipPlan, epoch_rows, plan, substitute_row
+from .resample import bank, exact_ratio
 from .slices import Slice, cut
 from .timeline import instants
 
 MARGIN = (
     32  # output samples of real sound on each side of a window, so that the resampler's filter sees no edge
 )
-WORTHWHILE = 0.5  # host frames are made smaller only by at least this much: resizing twice costs time and detail
+WORTHWHILE = (
+    0.5  # host frames are made smaller only by at least this much: resizing twice costs time and detail
+)
 ATTEMPTS = 3  # stand-ins tried before a blank one
 PIXEL_FORMATS = {"yuv420p", "yuvj420p"}  # what DALI's decoders are known to take
 BANNED = "banned"
@@ -191,13 +194,14 @@ class Source:
         arrays: Arrays = {"audio_pts": np.zeros((len(speeds), 2))}
         for v, factor in enumerate(speeds):
             timeline = clips.timeline(0, v, AUDIO)
-            origin = (clips.start[0, v] - low[v] / rate) * config.rate / factor
+            ratio = exact_ratio(rate, factor, config.rate)
+            origin, length = clips.start[0, v] * rate - low[v], config.seconds * rate
             ends = timeline.time(instants(config.samples)[[0, -1]])
             arrays["audio_pts"][v] = clips.start[0, v] + config.seconds * ends
             arrays |= {
                 f"pcm{v}": sound[low[v] - low.min() : high[v] - low.min()],
-                f"rate{v}": np.float32(rate * factor),  # read as if recorded this fast: pitch rises
-                f"map{v}": timeline.time.table(config.samples, origin, config.samples / factor),
+                f"map{v}": timeline.time.table(config.samples, origin, length),
+                f"bank{v}": bank(ratio),
             }
         return arrays
 

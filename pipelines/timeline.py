@@ -104,7 +104,7 @@ class TimeMap:
 
         Args:
             samples: output samples a clip; output position i + 0.5 is the centre of sample i.
-            origin: position of clip time 0 in the source array.
+            origin: position of clip time 0 in the source array, where sample k covers [k, k + 1).
             scale: source samples a clip length of the source.
         """
         *inner, last = self.stages or (Stage(),)
@@ -113,9 +113,8 @@ class TimeMap:
             for i, stage in enumerate(inner)
             for a, b, k in zip(stage.start, stage.source, stage.slope, strict=True)
         ]
-        # the source stays on its own sample grid: at most half a sample away, never between two by rounding
         rows += [
-            (len(inner), last.hold * samples, a * samples, round(origin + b * scale), k * scale / samples)
+            (len(inner), last.hold * samples, a * samples, origin + b * scale, k * scale / samples)
             for a, b, k in zip(last.start, last.source, last.slope, strict=True)
         ]
         return np.array(rows, np.float64)
