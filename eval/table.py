@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -15,16 +16,16 @@ GROUPS = {
     "retrieval.class": "same class",
     "retrieval_pool5.instance": "same recording, pool5",
     "retrieval_pool5.class": "same class, pool5",
-    "control.static.instance": "control: same recording, stills only",
-    "control.static.class": "control: same class, stills only",
-    "control.swap.instance": "control: sound of another of its class",
-    "control.swap.expected": "  expected of the class alone",
+    "control.static.instance": "same recording, stills",
+    "control.static.class": "same class, stills",
+    "control.swap.instance": "sound swapped in class",
+    "control.swap.expected": "class alone",
 }
-WAYS = {"a2v": "audio → video", "v2a": "video → audio", "chance": "chance"}
+WAYS = {"a2v": "a → v", "v2a": "v → a", "chance": "chance"}
 SUMMARY = {
-    "control.static.ratio": "stills only / model, R@1 of the same recording (below 0.5: time is needed)",
-    "control.swap.ratio": "swapped / class level, R@1 (about 1 or less: only the class is left)",
-    "control.swap.lift": "model / class level, R@1 (above 1: knows the recording, not only its class)",
+    "control.static.ratio": "stills / model, same recording, R@1: below 0.5, time is needed",
+    "control.swap.ratio": "swapped / class alone, R@1: about 1, nothing but the class is left",
+    "control.swap.lift": "model / class alone, R@1: above 1, it knows more than the class",
 }
 Row = tuple[str, str, list[str]]
 
@@ -32,11 +33,13 @@ Row = tuple[str, str, list[str]]
 def show(figures: Figures, console: Console | None = None) -> None:
     """Prints the retrieval table, and the controls' where there are any. Prints nothing without figures."""
     console = console or Console()
-    table = Table("retrieval", "", *(f"R@{k}" for k in KS), title="One entry a recording; (times chance)")
+    heads = ("% (× chance)", "", *(f"R@{k}" for k in KS))
+    table = Table(*heads, box=box.SIMPLE, padding=0, show_edge=False)
+    table.columns[0].no_wrap = True
     for column in table.columns[2:]:
         column.justify = "right"
     for group, way, cells in rows(figures):
-        table.add_row(group, way, *cells, end_section=way == "chance")
+        table.add_row(group, way, *cells)
     if table.row_count:
         console.print(table)
     for key, text in SUMMARY.items():
@@ -58,15 +61,16 @@ def _cell(figures: Figures, group: str, way: str, k: int) -> str:
     chance = figures.get(f"{group}.chance.r{k}") if way != "chance" else None
     if value is None:
         return ""
-    return percent(value) + (f" ({value / chance:.1f}×)" if chance else "")
+    return (f"{100 * value:.1f}" if value < 0.9995 else "100") + (
+        f" ({_times(value / chance)}×)" if chance else ""
+    )
 
 
-def percent(value: float) -> str:
-    """0.1234 -> 12.3 %."""
-    return f"{100 * value:.1f} %"
+def _times(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}"
 
 
-def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], body: Iterable[Sequence[str]]) -> str:
     """A Markdown table; the first column is text, the others are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *body]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"

@@ -87,6 +87,10 @@ class ViewConfig:
     reverse: float = 0.0
     """Probability that a modality is played backwards; one draw for both when aligned."""
 
+    def speeds(self, modality: Modality) -> tuple[float, ...]:
+        """The library that a modality's speed is drawn from."""
+        return self.audio_speeds if modality == "audio" and not self.aligned else self.video_speeds
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -102,9 +106,9 @@ class DataConfig:
 
     @property
     def seconds(self) -> float:
-        """Longest clip at speed 1 over the modalities in use: a shorter recording cannot be used."""
+        """What the longest clip needs at the slowest speed of its library: a shorter recording cannot be used."""
         lengths = {"video": self.video.seconds, "audio": self.audio.seconds}
-        return max(lengths[name] for name in self.modalities)
+        return max(lengths[name] * min(view.speeds(name)) for name in self.modalities for view in self.views)
 
     def for_test(self, clips: int) -> DataConfig:
         """The deterministic twin: `clips` evenly spread views at speed 1, centre crop, no jitter, no flip."""

@@ -26,6 +26,7 @@ from .config import DataConfig
 from .feeds import STAGES
 from .graph import PASSED, build, graph_codecs
 from .source import BANNED, Schedule, Source
+from .spawn import without_main
 
 AHEAD = 16  # a ban starts this many steps after the failure: more than the workers ever prepare in advance
 PREFETCH = 2  # batches that workers and graph prepare in advance
@@ -104,6 +105,8 @@ class AVLoader:
         self.device, self.budget = device, budget
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
         self._check(split, drop_last)
+        if decode not in ("auto", "host"):
+            raise LoaderError(f"decode is 'auto' or 'host', not {decode!r}")
         self.steps = (
             len(self.catalog) // batch_size if drop_last else math.ceil(len(self.catalog) / batch_size)
         )
@@ -121,6 +124,7 @@ class AVLoader:
         self._step = 0  # global step of the next batch handed out
         self._pipeline: Any = None
         self._failures: Counter[str] = Counter()
+        self._last_failure = "before this run was resumed"
         self._samples = 0
         self.data_wait = 0.0
         self._timing = dict.fromkeys(STAGES, 0.0)
@@ -150,7 +154,7 @@ class AVLoader:
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch."""
         epoch = self.epoch
-        while self.epoch == epoch:
+        while self.epoch == epoch and epoch != self.epochs:
             yield self._next()
 
     def _next(self) -> Batch:
@@ -189,7 +193,8 @@ class AVLoader:
             py_num_workers=max(self.workers, 1),
             py_start_method="spawn",
         )
-        pipeline.build()
+        with without_main():
+            pipeline.build()
         return pipeline
 
     def _names(self) -> tuple[str, ...]:
@@ -217,13 +222,14 @@ class AVLoader:
                 continue
             self._failures[error] += 1
             if error != BANNED:
+                self._last_failure = error
                 log.warning("left out: %s", error)
                 self._source.bans.add(sample_id, self._step + AHEAD)
         failures = self._failures.total()
         if self.budget.exceeded(failures, self._samples):
             raise LoaderError(
                 f"{failures} of {self._samples} samples could not be read, more than the error budget allows; "
-                f"the last: {error or max(self._failures, key=lambda e: self._failures[e])}"
+                f"the last: {self._last_failure}"
             )
 
     def stats(self) -> dict[str, float]:
@@ -291,6 +297,8 @@ class AVLoader:
             raise LoaderError(
                 f"no usable recording{f' in split {split!r}' if split else ''}; left out: {reasons}"
             )
+        if not 0 <= self.rank < self.world_size:
+            raise LoaderError(f"rank {self.rank} is not one of {self.world_size} processes")
         if self.batch_size < 1 or self.batch_size % self.world_size:
             raise LoaderError(
                 f"the global batch of {self.batch_size} cannot be shared by {self.world_size} processes"

@@ -5,8 +5,10 @@ All times are seconds of the file's own presentation time (what FFmpeg prints as
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -55,6 +57,10 @@ class Frames:
 
 def open_media(path: str | Path, deadline: Deadline) -> Any:
     """An open PyAV container whose reads give up at the deadline. Raises MediaError."""
+    if os.path.exists(path) and not os.path.isfile(
+        path
+    ):  # opening a named pipe would wait beyond any deadline
+        raise MediaError("not a regular file")
     try:
         container = av.open(str(path), timeout=deadline.seconds)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -147,7 +153,7 @@ def decode_window(container: Any, stream: Any, first: float, last: float, deadli
 
 def _seek_decode(container: Any, stream: Any, instant: float, deadline: Deadline) -> Iterator[Any]:
     try:
-        container.seek(_ticks(stream, instant), stream=stream, backward=True)
+        _seek(container, stream, instant)
         for packet in container.demux(stream):
             deadline.check()
             yield from (frame for frame in packet.decode() if frame.pts is not None)
@@ -159,6 +165,15 @@ def _seek_decode(container: Any, stream: Any, instant: float, deadline: Deadline
 def _ticks(stream: Any, instant: float) -> int:
     start = stream.start_time or 0
     return max(int(instant / stream.time_base), start) if np.isfinite(instant) else start
+
+
+def _seek(container: Any, stream: Any, instant: float) -> None:
+    ticks = _ticks(stream, instant)
+    if stream.type == "audio" and ticks == (stream.start_time or 0):
+        with suppress(av.FFmpegError):  # packets that only prime the decoder stand before the first sample
+            container.seek(ticks - int(PRIMING / stream.time_base), stream=stream, backward=True)
+            return
+    container.seek(ticks, stream=stream, backward=True)
 
 
 def audio_rate(container: Any) -> int:
@@ -198,6 +213,8 @@ def _runs(
         end += frame.samples
         if end >= last:
             break
+    if not runs:
+        raise MediaError(f"no sound could be decoded at {first / rate:.3f} s")
     return runs
 
 

@@ -108,8 +108,11 @@ def _speeds(
     view: ViewConfig, draw: NDArray[np.float64], config: DataConfig, recording: Recording
 ) -> list[float]:
     """One speed a modality, uniform over those of its library whose clip fits the recording."""
-    video = _choose(view.video_speeds, draw[1], recording.duration / config.video.seconds)
-    audio = _choose(view.audio_speeds, draw[2], recording.duration / config.audio.seconds)
+    lengths = {"video": config.video.seconds, "audio": config.audio.seconds}
+    if view.aligned:  # one speed, at which the longer clip fits
+        lengths = dict.fromkeys(lengths, config.seconds)
+    video = _choose(view.video_speeds, draw[1], recording.duration / lengths["video"])
+    audio = _choose(view.audio_speeds, draw[2], recording.duration / lengths["audio"])
     return [video, video if view.aligned else audio]
 
 
@@ -144,26 +147,28 @@ def _crop(recording: Recording, video: VideoConfig, draw: NDArray[np.float64]) -
     width, height = recording.video.width, recording.video.height
     if recording.video.rotation in (90, 270):
         width, height = height, width
-    w, h = _crop_size(width, height, video, draw[12:])
-    left, top = draw[10] * (width - w), draw[11] * (height - h)
-    if video.crop_area == (1.0, 1.0):  # nothing is drawn: the centre
-        left, top = (width - w) / 2, (height - h) / 2
+    w, h, drawn = _crop_size(width, height, video, draw[12:])
+    across, down = draw[10:12] if drawn else (0.5, 0.5)
+    left, top = across * (width - w), down * (height - h)
     x0, x1 = left / width, (left + w) / width
     if draw[5] < video.flip:
         x0, x1 = x1, x0
     return [x0, top / height, x1, (top + h) / height]
 
 
-def _crop_size(width: int, height: int, video: VideoConfig, draw: NDArray[np.float64]) -> tuple[float, float]:
+def _crop_size(
+    width: int, height: int, video: VideoConfig, draw: NDArray[np.float64]
+) -> tuple[float, float, bool]:
+    """Width, height and whether they were drawn: what never fits gives way to the largest crop, at the centre."""
     low, high = np.log(video.crop_aspect)
     areas = width * height * np.interp(draw[:TRIES], [0, 1], video.crop_area)
     aspects = np.exp(low + draw[TRIES : 2 * TRIES] * (high - low))
     w, h = np.sqrt(areas * aspects), np.sqrt(areas / aspects)
     fits = np.flatnonzero((w <= width) & (h <= height))
-    if len(fits):
-        return float(w[fits[0]]), float(h[fits[0]])
-    aspect = min(max(width / height, video.crop_aspect[0]), video.crop_aspect[1])  # the largest allowed crop
-    return min(width, height * aspect), min(height, width / aspect)
+    if len(fits) and video.crop_area != (1.0, 1.0):
+        return float(w[fits[0]]), float(h[fits[0]]), True
+    aspect = min(max(width / height, video.crop_aspect[0]), video.crop_aspect[1])
+    return min(width, height * aspect), min(height, width / aspect), False
 
 
 def _colour(video: VideoConfig, draw: NDArray[np.float64]) -> list[float]:

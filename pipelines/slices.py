@@ -64,8 +64,8 @@ def _packets(container: Any, stream: Any, first: float, last: float, deadline: D
             deadline.check()
             if packet.size == 0 or packet.pts is None or (not packets and not packet.is_keyframe):
                 continue
-            if packets and float(packet.dts * packet.time_base) > last + EPSILON:
-                break  # pts >= dts: nothing from here on is shown in time
+            if packets and packet.dts is not None and float(packet.dts * packet.time_base) > last + EPSILON:
+                break  # pts >= dts: nothing from here on is shown in time (Matroska knows no dts; FFmpeg guesses late)
             if not packets or packet.pts >= packets[0].pts:  # leading pictures need an earlier group
                 packets.append(packet)
         if packets and float(packets[0].pts * packets[0].time_base) <= first + EPSILON:
@@ -90,9 +90,10 @@ def _remux(packets: list[Any], stream: Any) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as out:
         target = out.add_stream_from_template(stream)
-        base, origin = Fraction(packets[0].time_base), min(p.dts for p in packets)
-        for packet in packets:
+        base, times = Fraction(packets[0].time_base), sorted(p.pts for p in packets)
+        delay = max(time - p.pts for time, p in zip(times, packets, strict=True))
+        for time, packet in zip(times, packets, strict=True):  # dts anew: some are missing
             packet.stream, packet.time_base = target, base
-            packet.pts, packet.dts = packet.pts - origin, packet.dts - origin
+            packet.pts, packet.dts = packet.pts - times[0] + delay, time - times[0]
             out.mux(packet)
     return buffer.getvalue()

@@ -5,9 +5,9 @@ A `Source` runs in worker processes. It never raises for a bad file: the sample 
 
 from __future__ import annotations
 
-import ctypes
-import signal
-import sys
+import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -214,9 +214,14 @@ class Source:
 
 
 def _die_with_parent() -> None:
-    """A killed trainer must leave no worker behind: ask Linux to end this process with its parent."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    """A killed trainer must leave no worker behind; Linux's PR_SET_PDEATHSIG would go by the *thread* that started it."""
+    if parent := multiprocessing.parent_process():
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+
+
+def _follow(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager

@@ -159,6 +159,7 @@ def test_the_log_is_cut_at_a_step_and_at_a_torn_row(tmp_path: Path) -> None:
 
 def test_summary_weights_steps_by_their_time() -> None:
     rows = [
+        {"step": 0, "loss": 4.0, "clips_per_s": 0.01, "data_wait": 1.0},  # starting up
         {"step": 1, "loss": 4.0, "clips_per_s": 10.0, "data_wait": 0.5},  # 1 s
         {"step": 2, "loss": 2.0, "clips_per_s": 10 / 3, "data_wait": 0.1},  # 3 s
     ]

@@ -29,11 +29,7 @@ def brute(scores: Tensor, qk: list[int], gk: list[int], k: int, share: bool) -> 
     """Mean over every order of the gallery that ties allow."""
     total = 0.0
     for row, key in zip(scores.tolist(), qk, strict=True):
-        orders = [
-            o
-            for o in permutations(range(len(gk)))
-            if all(row[a] >= row[b] for a, b in pairwise(o))
-        ]
+        orders = [o for o in permutations(range(len(gk))) if all(row[a] >= row[b] for a, b in pairwise(o))]
         found = [sum(gk[j] == key for j in order[:k]) for order in orders]
         size = max(gk.count(key), 1)
         total += sum(n / size if share else n > 0 for n in found) / len(orders)

@@ -12,12 +12,13 @@ import pytest
 import torch
 import torchaudio
 from catalogs import recording, write
+from media import Clip, burn, flash_and_beep, read_audio, read_number, tone, write_clip
+
 from coaug.pipelines.batch import Batch
 from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.loader import AVLoader
 from coaug.pipelines.plan import plan
-from media import Clip, burn, flash_and_beep, read_audio, read_number, tone, write_clip
 
 SPEEDS = (1.0, 2.0, 3.0, 4.0)
 EACH_WAY = tuple(
@@ -318,7 +319,7 @@ def test_speed_is_resampling(sounds: dict[str, Clip]) -> None:
         start = batch.audio_pts[0, view].min().item() - 0.5 * factor / 24000
         first = round(start / factor * 24000)
         expected = played[first : first + 24000][:: -1 if config.reverse else 1]
-        assert_close(decibels(batch, view)[:30], reference_mel(expected)[:30], 1.0, depth=30)
+        assert_close(decibels(batch, view)[:30], reference_mel(expected)[:30], 0.3)
 
 
 # --- picture space
@@ -333,12 +334,9 @@ def see(clip: Clip, video: VideoConfig, **options: Any) -> np.ndarray:
     return np.asarray(255 * batch.video[0, 0, :, 0].permute(1, 2, 0).numpy())
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
-def test_rotated_files_come_out_upright(media_dir: Path, suffix: str, turn: int) -> None:
-    if suffix == ".webm" and turn:
-        pytest.skip("WebM stores no display matrix")
-    clip = write_clip(media_dir / f"turn{turn}{suffix}", rotation=turn, frames=40, audio_codec=None)
+def test_rotated_files_come_out_upright(media_dir: Path, turn: int) -> None:
+    clip = write_clip(media_dir / f"turn{turn}.mp4", rotation=turn, frames=40, audio_codec=None)
     assert read_number(see(clip, SHORT)) is not None
 
 
@@ -350,13 +348,11 @@ def test_rotated_graph_codecs_are_upright_too(media_dir: Path, turn: int) -> Non
     assert read_number(see(clip, SHORT)) is not None
 
 
-ODD = {"h264.mp4": None, "vp9.webm": None, "vp8.webm": "libvpx", "mjpeg.mkv": "mjpeg"}
+ODD = {"vp9.webm": None, "vp8.webm": "libvpx", "mjpeg.mkv": "mjpeg"}
 
 
 @pytest.mark.parametrize("name", ODD)
 def test_odd_sizes(media_dir: Path, name: str) -> None:
-    if name == "h264.mp4":
-        pytest.skip("x264 refuses odd sizes of 4:2:0")
     clip = write_clip(
         media_dir / f"odd-{name}", codec=ODD[name] or "auto", size=(101, 67), frames=40, audio_codec=None
     )

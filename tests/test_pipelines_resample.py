@@ -29,7 +29,9 @@ def played(sound: np.ndarray, file_rate: int, factor: float) -> np.ndarray:
 
 def tone(frequency: float, file_rate: int, factor: float) -> np.ndarray:
     seconds = np.arange(int(file_rate * (factor + 2 * MARGIN))) / file_rate - MARGIN
-    return np.sin(2 * np.pi * frequency * (seconds + 0.5 / file_rate))  # sample k stands at the middle of its span
+    return np.sin(
+        2 * np.pi * frequency * (seconds + 0.5 / file_rate)
+    )  # sample k stands at the middle of its span
 
 
 def level(x: np.ndarray) -> float:
@@ -43,7 +45,9 @@ SETTINGS = [(44100, 1), (44100, 2), (44100, 4), (48000, 3), (32000, 1), (44100, 
 def test_aliases_are_60_db_down(file_rate: int, factor: float) -> None:
     above = np.linspace(RATE / 2, 2 * RATE, 20) / factor  # would come out above what the clip can hold
     audible = [f for f in above if f < file_rate / 2]
-    loudest = max((level(played(tone(f, file_rate, factor), file_rate, factor)) for f in audible), default=-99.0)
+    loudest = max(
+        (level(played(tone(f, file_rate, factor), file_rate, factor)) for f in audible), default=-99.0
+    )
     assert loudest < -60
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from coaug.pipelines.rng import Permutation, uniforms
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+
+from coaug.pipelines.rng import Permutation, uniforms
 
 seeds = st.integers(-(2**63), 2**63 - 1)
 NEAR_POWERS = sorted({max(1, 2**k + d) for k in range(13) for d in (-1, 0, 1)})

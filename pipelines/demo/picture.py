@@ -50,12 +50,12 @@ def design(rng: np.random.Generator, held_out: bool, dark: bool) -> Look:
         width=width,
         rate=RATES[rng.choice(len(RATES), p=(0.4, 0.25, 0.2, 0.15))],
         palette=palette,
-        centre=(rng.uniform(-0.12, 0.12), rng.uniform(-0.1, 0.1)),
-        scale=rng.uniform(0.8, 1.0),
-        tilt=rng.uniform(-0.2, 0.2),
+        centre=(rng.uniform(-0.07, 0.07), rng.uniform(-0.05, 0.05)),
+        scale=rng.uniform(0.92, 1.08),
+        tilt=rng.uniform(-0.15, 0.15),
         background=_background(rng, height, width, back[:2]),
         blobs=_blobs(rng, back[2:]),
-        grain=rng.normal(0, rng.uniform(1, 6), (4, height, width, 1)).astype(np.float32),
+        grain=rng.normal(0, rng.uniform(1, 4), (4, height, width, 1)).astype(np.float32),
     )
 
 
@@ -73,7 +73,7 @@ def film(event: Event, score: Score, look: Look) -> Iterator[Array]:
 
 
 def _colour(
-    rng: np.random.Generator, held_out: bool, light: bool, far: float = 0.5
+    rng: np.random.Generator, held_out: bool, light: bool, far: float = 0.7
 ) -> tuple[float, float, float]:
     """A light or a dark colour, of any hue; `far` is how near to white or black it may lie."""
     half = rng.uniform(0.5, 1.0) if held_out else rng.uniform(0.0, 0.5)
@@ -100,9 +100,9 @@ def _background(
 
 def _blobs(rng: np.random.Generator, colours: Sequence[tuple[float, ...]]) -> Array:
     """(K, 8): place, slow drift, radius and colour of soft shapes behind the stage."""
-    count = int(rng.integers(1, 4))
+    count = int(rng.integers(1, 3))
     place, drift = rng.uniform(-0.6, 0.6, (count, 2)), rng.normal(0, 0.04, (count, 2))
-    radius = rng.uniform(0.06, 0.2, (count, 1))
+    radius = rng.uniform(0.05, 0.14, (count, 1))
     return np.hstack([place, drift, radius, np.resize(colours, (count, 3))]).astype(np.float32)
 
 

@@ -14,7 +14,7 @@ MARGIN = (
     1.5  # seconds of events before and after the recording: tails ring in, movements have somewhere to go
 )
 SHORTEST = 0.2  # seconds between two events: about two of the frames that a network is shown
-RHYTHMS = ((1.0,), (0.62, 1.38), (0.6, 0.6, 1.8), (0.75, 0.75, 0.75, 1.75))
+RHYTHMS = ((1.0,), (0.62, 1.38), (0.7, 0.7, 1.6), (0.8, 0.8, 0.8, 1.6))
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Score:
 
 def compose(rng: np.random.Generator, seconds: float, place: Array, held_out: bool) -> Score:
     """Draw a score. `place`, in [0, 1)^3, decides tempo, pitch and ring; held-out pitches lie between training's."""
-    tempo = float(0.9 * 4.0 ** place[0])
+    tempo = float(1.15 * 3.1 ** place[0])
     times = _times(rng, tempo, seconds)
     return Score(
         seconds=seconds,

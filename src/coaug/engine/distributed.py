@@ -54,8 +54,18 @@ def environment() -> tuple[int, int, int]:
     return rank, world, local_rank
 
 
+def cpu_threads(processes: int) -> int:
+    """Threads of each of `processes` on this machine's cores; one core each is left to the loader.
+
+    Two compute threads that share their cores with loader workers wait for each other more than they compute.
+    """
+    return max(1, len(os.sched_getaffinity(0)) // processes - 1)
+
+
 def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
+        if "OMP_NUM_THREADS" not in os.environ:
+            torch.set_num_threads(cpu_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

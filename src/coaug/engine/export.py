@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..config import dump
 from ..models.method import Method
@@ -19,5 +19,6 @@ def save_encoders(method: Method, config: RunConfig, folder: Path) -> list[Path]
         tensors = {key: value.detach().cpu().contiguous() for key, value in encoder.state_dict().items()}
         notes = {"encoder": name, "method": config.method, "config": dump(config)}
         paths.append(folder / f"{name}.safetensors")
-        write_whole(paths[-1], lambda part, t=tensors, n=notes: save_file(t, part, metadata=n))  # type: ignore[misc]
+        data = save(tensors, metadata=notes)
+        write_whole(paths[-1], lambda part, data=data: part.write_bytes(data))  # type: ignore[misc]
     return paths

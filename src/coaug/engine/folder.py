@@ -45,7 +45,9 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 
 def summary(rows: Sequence[Row], clips: int, ends: int = 10) -> dict[str, float]:
-    """`train.` figures of a log: clips per second over all steps, share of time waiting for data, first and last loss.
+    """`train.` figures of a log: clips per second, share of time spent waiting for data, first and last loss.
+
+    The first step, in which workers start and kernels are chosen, counts for the loss alone.
 
     Args:
         rows: the log.
@@ -54,13 +56,14 @@ def summary(rows: Sequence[Row], clips: int, ends: int = 10) -> dict[str, float]
     """
     if not rows:
         return {}
-    seconds = [clips / row["clips_per_s"] for row in rows]
-    waited = sum(row["data_wait"] * s for row, s in zip(rows, seconds, strict=True))
+    steady = rows[1:] or rows
+    seconds = [clips / row["clips_per_s"] for row in steady]
+    waited = sum(row["data_wait"] * s for row, s in zip(steady, seconds, strict=True))
     losses = [float(row["loss"]) for row in rows]
     first, last = losses[:ends], losses[-ends:]
     return {
         "train.steps": float(rows[-1]["step"]),
-        "train.clips_per_s": clips * len(rows) / sum(seconds),
+        "train.clips_per_s": clips * len(steady) / sum(seconds),
         "train.data_wait": waited / sum(seconds),
         "train.loss.first": sum(first) / len(first),
         "train.loss.last": sum(last) / len(last),

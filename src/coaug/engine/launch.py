@@ -23,6 +23,7 @@ from types import FrameType
 import torch
 
 from .checkpoint import write_whole
+from .distributed import cpu_threads
 from .log import say
 from .stop import STOP_FILE
 
@@ -68,8 +69,11 @@ def _torchrun(argv: Sequence[str], processes: int, cpu: bool = False) -> int:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     with tempfile.TemporaryDirectory() as folder:
         stop_file = Path(folder) / "stop"
-        threads = str(max(1, (os.cpu_count() or 1) // processes))
-        environment = {"OMP_NUM_THREADS": threads, **os.environ, STOP_FILE: str(stop_file)}
+        environment = {
+            "OMP_NUM_THREADS": str(cpu_threads(processes)),
+            **os.environ,
+            STOP_FILE: str(stop_file),
+        }
         if cpu:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         child = subprocess.Popen([*command, *MODULE, *argv], env=environment, start_new_session=True)

@@ -67,10 +67,10 @@ class RunLog:
         self._file.flush()
         for name, value in {**row, **(more or {})}.items():
             self._board.add_scalar(f"train/{name}", value, row["step"])
-        text = describe(row)
+        text, left = describe(row), duration(self._left(row["step"]))
         self._progress.update(self._task, completed=row["step"], text=text)
         if not self._console.is_terminal and (row["step"] % self._every == 0 or row["step"] == self._total):
-            self.say(f"step {row['step']}/{self._total}  {text}  {duration(self._left(row['step']))} left")
+            self.say(f"step {row['step']}/{self._total}  epoch {row['epoch']:.2f}  {text}  {left} left")
 
     def say(self, message: str) -> None:
         """One line, above the live one."""
@@ -82,22 +82,16 @@ class RunLog:
 
 
 def _progress(console: Console, step: int, total: int) -> tuple[Progress, TaskID]:
-    columns = (
-        BarColumn(None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(),
-    )
+    text = TextColumn("{task.fields[text]}")
+    columns = (MofNCompleteColumn(), text, TimeRemainingColumn(compact=True), BarColumn(None))
     progress = Progress(*columns, console=console)
     return progress, progress.add_task("train", total=total, completed=step, text="")
 
 
 def describe(row: Row) -> str:
     """The figures people watch, as one short text."""
-    return (
-        f"epoch {row['epoch']:.2f}  loss {row['loss']:.4f}  lr {row['lr']:.4g}  "
-        f"{row['clips_per_s']:.1f} clips/s  data wait {row['data_wait']:.0%}"
-    )
+    figures = f"loss {row['loss']:.4f}  lr {row['lr']:.4g}  {row['clips_per_s']:.1f} clips/s"
+    return f"{figures}  data wait {row['data_wait']:.0%}"
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,23 @@
+"""Worker processes that start without running the caller's script again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def without_main() -> Iterator[None]:
+    """Processes spawned in here do not import `__main__`.
+
+    Python's spawn does, for functions defined there. Ours are not, and a training script would load torch into every
+    worker, or, without an `if __name__ == "__main__"`, start itself over.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: main.__dict__.pop(name) for name in ("__spec__", "__file__") if name in main.__dict__}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update(hidden)
