@@ -34,6 +34,7 @@ from coaug.engine.run_config import RunConfig
 from coaug.engine.schedule import learning_rate
 from coaug.engine.state import Training
 from coaug.engine.stop import StopRequest, Verdict
+from coaug.eval.table import show
 from coaug.models.method import Method
 from coaug.pipelines.batch import Batch
 from coaug.pipelines.catalog import Catalog, CatalogError
@@ -65,6 +66,7 @@ def train(config: RunConfig, catalog: Catalog, out: Path, *, resume: bool = Fals
         if ranks.first:
             metrics = summary(rows_of(out / "log.jsonl"), clips_per_step(config)) | metrics
             write_json(out / "metrics.json", metrics)
+            show(metrics)
     return metrics
 
 
@@ -76,6 +78,8 @@ def fit(config: RunConfig, catalog: Catalog, out: Path, ranks: Ranks, resume: bo
     training = Training(method, build_optimizer(method, config.optim), loader, config, catalog.fingerprint)
     saved = Checkpoints(out / "checkpoints", config.train.checkpoint_every, config.train.keep, len(loader))
     step, total = begin(training, saved, out, ranks, resume), config.train.epochs * len(loader)
+    if ranks.first:  # `coaug eval` looks it up
+        write_whole(out / "catalog.txt", lambda part: part.write_text(str(catalog.path)))
     verdict = Verdict.GO_ON
     with (
         closing(loader),

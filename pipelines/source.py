@@ -214,7 +214,7 @@ class Source:
 
 
 def _die_with_parent() -> None:
-    """A killed trainer must leave no worker behind; Linux's PR_SET_PDEATHSIG would go by the *thread* that started it."""
+    """A killed trainer must leave no worker behind. (PR_SET_PDEATHSIG goes by the *thread* that started it.)"""
     if parent := multiprocessing.parent_process():
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 

@@ -194,7 +194,7 @@ def test_pts_say_when_the_event_was(event_batches: list[Batch], view: int) -> No
     for batch in event_batches:
         for row in range(len(batch)):
             for moment, to in picture_edges(batch, row, view):
-                shown = batch.video_pts[row, view, int(round(moment * EVENTS.video.frames)) - 1 :][:2]
+                shown = batch.video_pts[row, view, round(moment * EVENTS.video.frames) - 1 :][:2]
                 event = ON if to != back else OFF
                 early, late = sorted(((float(t) - event + 0.5) % PERIOD - 0.5) for t in shown)
                 assert early < 1e-3
@@ -228,13 +228,16 @@ def sounds(media_dir: Path) -> dict[str, Clip]:
     }
 
 
-def listen(clip: Clip, views: tuple[ViewConfig, ...], audio: AudioConfig = AudioConfig()) -> Batch:
+DEFAULT = AudioConfig()
+
+
+def listen(clip: Clip, views: tuple[ViewConfig, ...], audio: AudioConfig = DEFAULT) -> Batch:
     catalog = write(clip.path.with_suffix(".parquet"), [recording(clip.path)])
     (batch,) = batches(catalog, DataConfig(audio=audio, views=views, modalities=("audio",)))
     return batch
 
 
-def decibels(batch: Batch, view: int, audio: AudioConfig = AudioConfig()) -> np.ndarray:
+def decibels(batch: Batch, view: int, audio: AudioConfig = DEFAULT) -> np.ndarray:
     assert batch.audio is not None
     return np.asarray(batch.audio[0, view, 0].double() * audio.std + audio.mean)
 
@@ -245,7 +248,7 @@ def first_sample(batch: Batch, view: int, rate: int) -> int:
     return round(start * rate)
 
 
-def reference_mel(pcm: np.ndarray, audio: AudioConfig = AudioConfig()) -> np.ndarray:
+def reference_mel(pcm: np.ndarray, audio: AudioConfig = DEFAULT) -> np.ndarray:
     """log-mel by DALI's conventions: a Hann window sampled at the centres of its parts, no centring, the power of
     the unnormalised FFT, Slaney's mel scale and normalisation (librosa's defaults, torchaudio's "slaney")."""
     window, hop = round(audio.rate * audio.window), round(audio.rate * audio.hop)

@@ -282,7 +282,8 @@ def test_an_ended_main_process_leaves_no_worker(tmp_path: Path, mp4: Clip) -> No
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline()  # it is under way
-        assert len(own := children(process.pid)) >= 2
+        own = children(process.pid)
+        assert len(own) >= 2
         workers |= own
     processes[0].kill()
     os.killpg(processes[1].pid, signal.SIGINT)

@@ -145,7 +145,7 @@ def install(replace: Any = setattr) -> None:
     replace(
         coaug.train,
         "Catalog",
-        SimpleNamespace(open=lambda path: SimpleNamespace(fingerprint=Path(path).name)),
+        SimpleNamespace(open=lambda path: SimpleNamespace(path="x", fingerprint=Path(path).name)),
     )
 
 

@@ -20,6 +20,8 @@ _OURS = (
     "profile",
     "log.jsonl",
     "config.yaml",
+    "catalog.txt",
+    "eval.json",
     "metrics.json",
     "nonfinite.json",
 )
