@@ -36,7 +36,15 @@ from coaug.cli import _catalog_of
 from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.loader import AVLoader
-from coaug.pipelines.media import Deadline, audio_rate, decode_window, open_media, read_audio, read_frames
+from coaug.pipelines.media import (
+    Deadline,
+    audio_rate,
+    decode_window,
+    open_media,
+    read_audio,
+    read_frames,
+    stream_of,
+)
 from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, epoch_rows, plan
 from coaug.pipelines.timeline import instants
 
@@ -48,7 +56,7 @@ BATCH = 8
 def main() -> None:
     options = arguments()
     torch.set_num_threads(1)
-    catalog = Catalog.open(_catalog_of(options.data)).where(min_seconds=CONFIG.seconds)
+    catalog = Catalog.open(_catalog_of(options.data)).where(min_seconds=CONFIG.needed_seconds)
     rows = {"coaug": ours(catalog), "PyAV + torch": by_hand(catalog), "decode only": decode_only(catalog)}
     passes: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
     for repeat in range(options.repeats + 1):
@@ -83,7 +91,9 @@ def decode_only(catalog: Catalog) -> Callable[[], None]:
             times = np.concatenate([_times(clips, view) for view in range(2)])
             seconds = CONFIG.audio.seconds * clips.speed[0, :, AUDIO].max()
             with open_media(catalog[int(clips.row[0])].path, Deadline(60)) as container:
-                decode_window(container, container.streams.video[0], times.min(), times.max(), Deadline(60))
+                decode_window(
+                    container, stream_of(container, "video"), times.min(), times.max(), Deadline(60)
+                )
                 start, rate = clips.start[0, 0], audio_rate(container)
                 read_audio(container, int(start * rate), int((start + seconds) * rate), Deadline(60))
 
@@ -94,7 +104,11 @@ def by_hand(catalog: Catalog) -> Callable[[], None]:
     """Each view for itself: open, seek, decode, RGB, crop, resize; open, seek, decode, resample, log-mel."""
     batches, audio = plans(catalog), CONFIG.audio
     mel = torchaudio.transforms.MelSpectrogram(
-        audio.rate, audio.n_fft, round(audio.rate * audio.window), round(audio.rate * audio.hop), n_mels=audio.mels
+        audio.rate,
+        audio.n_fft,
+        round(audio.rate * audio.window),
+        round(audio.rate * audio.hop),
+        n_mels=audio.mels,
     )
 
     def step() -> None:
@@ -107,8 +121,12 @@ def by_hand(catalog: Catalog) -> Callable[[], None]:
                 with open_media(path, Deadline(60)) as container:
                     rate, factor = audio_rate(container), float(clips.speed[0, view, AUDIO])
                     first = int(clips.start[0, view] * rate)
-                    pcm = read_audio(container, first, first + int(factor * audio.seconds * rate), Deadline(60))
-                mel(torchaudio.functional.resample(torch.from_numpy(pcm), int(rate * factor), audio.rate)).log()
+                    pcm = read_audio(
+                        container, first, first + int(factor * audio.seconds * rate), Deadline(60)
+                    )
+                mel(
+                    torchaudio.functional.resample(torch.from_numpy(pcm), int(rate * factor), audio.rate)
+                ).log()
 
     return step
 
@@ -155,10 +173,16 @@ def report(rows: list[dict[str, float | str]], path: Path | None) -> None:
         rate = float(row["clips_per_cpu_s"])
         spread = f"{row['clips_per_cpu_s_low']:.1f}-{row['clips_per_cpu_s_high']:.1f}"
         share = f"{rate / ceiling:.2f}"
-        table.add_row(str(row["name"]), f"{rate:.1f}", spread, share, f"{row['p50_ms']:.0f}", f"{row['p99_ms']:.0f}")
+        table.add_row(
+            str(row["name"]), f"{rate:.1f}", spread, share, f"{row['p50_ms']:.0f}", f"{row['p99_ms']:.0f}"
+        )
     Console().print(table)
     if path:
-        machine = {"machine": platform.platform(), "processor": platform.processor(), "torch": torch.__version__}
+        machine = {
+            "machine": platform.platform(),
+            "processor": platform.processor(),
+            "torch": torch.__version__,
+        }
         path.write_text(json.dumps([row | machine for row in rows], indent=1))
 
 

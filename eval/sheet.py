@@ -132,13 +132,13 @@ class _Page:
 
 def _tile(sheet: Sheet) -> float:
     count = min(TILES, sheet.config.video.frames)
-    share = sheet.config.video.seconds / sheet.config.seconds
+    share = sheet.config.video.seconds / sheet.config.clip_seconds
     return min(TILE, (WIDTH - LEFT - RIGHT) * share / count - 4)
 
 
 def _windows(axes: Axes, sheet: Sheet) -> None:
     """Bars over source time: the part of the recording that each take plays."""
-    start, seconds = sheet.start, sheet.config.seconds
+    start, seconds = sheet.start, sheet.config.clip_seconds
     longest = sheet.takes[-1].speed * seconds
     low = max(sheet.recording.start, start - longest)
     high = min(sheet.recording.end, start + 2 * longest)
@@ -165,14 +165,14 @@ def _label(page: _Page, top: float, height: float, take: Take, sheet: Sheet, col
     page.text(40, top + 24, f"{take.speed:g}×", size=20, weight="bold", color=colour)
     said = "as recorded" if take.speed == 1 else f"{take.speed:g} times as fast"
     page.text(40, top + 44, said, size=10)
-    end = sheet.start + take.speed * sheet.config.seconds
+    end = sheet.start + take.speed * sheet.config.clip_seconds
     page.text(40, top + 62, f"{sheet.start:.2f} – {end:.2f} s", size=10, color=GREY)
 
 
 def _strip(axes: Axes, take: Take, sheet: Sheet, tile: float) -> None:
     """Frames where they stand in clip time, captioned with their presentation times."""
     assert take.frames is not None
-    frames, seconds = sheet.config.video.frames, sheet.config.seconds
+    frames, seconds = sheet.config.video.frames, sheet.config.clip_seconds
     count = min(TILES, frames)
     half = tile / (WIDTH - LEFT - RIGHT) * seconds / 2
     bottom = CAPTION / (tile + CAPTION)
@@ -198,7 +198,7 @@ def _spectrogram(axes: Axes, take: Take, sheet: Sheet, colour: str) -> None:
     axes.imshow(take.decibels, extent=extent, origin="lower", aspect="auto", interpolation="nearest", **style)
     shown = [hz for hz in TICKS if bands[0] <= hz <= bands[-1]][-5:]
     names = [f"{hz / 1000:g} kHz" if hz >= 1000 else f"{hz} Hz" for hz in shown]
-    axes.set(xlim=(0, sheet.config.seconds), yticks=np.interp(shown, bands, np.arange(len(bands))))
+    axes.set(xlim=(0, sheet.config.clip_seconds), yticks=np.interp(shown, bands, np.arange(len(bands))))
     axes.set_yticklabels(names)
     _plain(axes, labels=False)
     place = blended_transform_factory(axes.transAxes, axes.transData)
@@ -217,7 +217,7 @@ def _spectrogram(axes: Axes, take: Take, sheet: Sheet, colour: str) -> None:
 def _clip_axis(page: _Page, sheet: Sheet) -> None:
     """The one axis of clip time that all rows share."""
     axes = page.axes(page.height - FOOT + 6, 1)
-    axes.set(xlim=(0, sheet.config.seconds), yticks=[])
+    axes.set(xlim=(0, sheet.config.clip_seconds), yticks=[])
     _plain(axes, labels=True)
     axes.text(1.016, 0, "s in the\nclip", transform=axes.transAxes, size=9, color=GREY, va="top")
     foot = "each row as an encoder is given it:   " + sheet.shapes

@@ -82,7 +82,7 @@ def look(
         raise ViewError(f"{file}: {' and '.join(missing[name] for name in wanted.modalities)}")
     config = replace(wanted.for_test(1), modalities=present, moments="same")
     recording = _recording(found, config)
-    window, speeds = _window(recording, config.seconds, start)
+    window, speeds = _window(recording, config.clip_seconds, start)
     config = replace(config, views=tuple(ViewConfig((s,), (s,)) for s in speeds))
     batch = _load(window, config)
     notes = [missing[name] for name in wanted.modalities if missing[name]]

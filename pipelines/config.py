@@ -105,10 +105,20 @@ class DataConfig:
     modalities: tuple[Modality, ...] = ("video", "audio")
 
     @property
-    def seconds(self) -> float:
+    def lengths(self) -> dict[Modality, float]:
+        """Clip time of each modality in use, seconds."""
+        both: dict[Modality, float] = {"video": self.video.seconds, "audio": self.audio.seconds}
+        return {name: both[name] for name in self.modalities}
+
+    @property
+    def clip_seconds(self) -> float:
+        """Clip time of the longer modality."""
+        return max(self.lengths.values())
+
+    @property
+    def needed_seconds(self) -> float:
         """What the longest clip needs at the slowest speed of its library: a shorter recording cannot be used."""
-        lengths = {"video": self.video.seconds, "audio": self.audio.seconds}
-        return max(lengths[name] * min(view.speeds(name)) for name in self.modalities for view in self.views)
+        return max(s * min(view.speeds(name)) for name, s in self.lengths.items() for view in self.views)
 
     def for_test(self, clips: int) -> DataConfig:
         """The deterministic twin: `clips` evenly spread views at speed 1, centre crop, no jitter, no flip."""

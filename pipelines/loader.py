@@ -99,7 +99,7 @@ class AVLoader:
         self.config = config or _preset(preset)
         whole = catalog if isinstance(catalog, Catalog) else Catalog.open(catalog)
         self.catalog = whole.where(
-            split=split, modalities=self.config.modalities, min_seconds=self.config.seconds
+            split=split, modalities=self.config.modalities, min_seconds=self.config.needed_seconds
         )
         self.batch_size, self.seed, self.shuffle, self.epochs = batch_size, seed, shuffle, epochs
         self.device, self.budget = device, budget

@@ -57,17 +57,28 @@ class Frames:
 
 def open_media(path: str | Path, deadline: Deadline) -> Any:
     """An open PyAV container whose reads give up at the deadline. Raises MediaError."""
-    if os.path.exists(path) and not os.path.isfile(
-        path
-    ):  # opening a named pipe would wait beyond any deadline
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait beyond any deadline
         raise MediaError("not a regular file")
     try:
         container = av.open(str(path), timeout=deadline.seconds)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(reason(error)) from None
-    for stream in container.streams:
-        stream.codec_context.thread_count = 1  # parallelism is across samples
     return container
+
+
+_STILL = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+
+
+def stream_of(container: Any, kind: str) -> Any:
+    """The "video" or "audio" stream that players would choose, single-threaded, or None; a cover is no video."""
+    streams = [s for s in getattr(container.streams, kind) if not s.disposition & _STILL]
+    best = container.streams.best(kind)
+    stream = best if best in streams else next(iter(streams), None)
+    if stream is None or stream.codec_context is None:
+        return None
+    if not stream.codec_context.is_open:
+        stream.codec_context.thread_count = 1  # parallelism is across samples
+    return stream
 
 
 def reason(error: Exception) -> str:
@@ -91,7 +102,7 @@ def read_frames(
     Raises:
         MediaError: unreadable, no frame at all, or past the deadline.
     """
-    stream = container.streams.video[0]
+    stream = stream_of(container, "video")
     reformatter = reformatter or VideoReformatter()
     size = dict(zip(("width", "height"), resize or (None, None), strict=True))
     wanted, inverse = np.unique(instants, return_inverse=True)
@@ -178,7 +189,7 @@ def _seek(container: Any, stream: Any, instant: float) -> None:
 
 def audio_rate(container: Any) -> int:
     """Samples per second of the sound track."""
-    return int(container.streams.audio[0].codec_context.sample_rate)
+    return int(stream_of(container, "audio").codec_context.sample_rate)
 
 
 def read_audio(container: Any, first: int, last: int, deadline: Deadline) -> NDArray[np.float32]:
@@ -186,7 +197,7 @@ def read_audio(container: Any, first: int, last: int, deadline: Deadline) -> NDA
 
     Sample k is the one that plays at k / rate in presentation time; where the file has no sound there are zeros.
     """
-    stream = container.streams.audio[0]
+    stream = stream_of(container, "audio")
     out = np.zeros(last - first, np.float32)
     for position, frames in _runs(container, stream, first, last, deadline):
         samples = _mono(np.concatenate(frames, axis=1))

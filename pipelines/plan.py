@@ -110,7 +110,7 @@ def _speeds(
     """One speed a modality, uniform over those of its library whose clip fits the recording."""
     lengths = {"video": config.video.seconds, "audio": config.audio.seconds}
     if view.aligned:  # one speed, at which the longer clip fits
-        lengths = dict.fromkeys(lengths, config.seconds)
+        lengths = dict.fromkeys(lengths, config.clip_seconds)
     video = _choose(view.video_speeds, draw[1], recording.duration / lengths["video"])
     audio = _choose(view.audio_speeds, draw[2], recording.duration / lengths["audio"])
     return [video, video if view.aligned else audio]

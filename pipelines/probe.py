@@ -10,6 +10,7 @@ from typing import Any
 import av
 
 from .catalog import AudioStream, VideoStream
+from .media import stream_of
 from .tracks import SILENCE_DB, Picture, Sound, packets
 
 
@@ -92,7 +93,7 @@ def _check_file(path: str) -> None:
 
 
 def _probe(path: str, container: Any) -> Probe | Reject:
-    video, audio = _pick(container, "video"), _pick(container, "audio")
+    video, audio = stream_of(container, "video"), stream_of(container, "audio")
     if video is None and audio is None:
         return Reject(path, "neither picture nor sound")
     picture = Picture(video) if video is not None else None
@@ -114,20 +115,6 @@ def _probe(path: str, container: Any) -> Probe | Reject:
         no_video,
         no_audio,
     )
-
-
-def _pick(container: Any, kind: str) -> Any:
-    """The stream that players would choose; a cover picture is no video."""
-    streams = [s for s in getattr(container.streams, kind) if not s.disposition & _STILL]
-    best = container.streams.best(kind)
-    stream = best if best in streams else next(iter(streams), None)
-    if stream is None or stream.codec_context is None:
-        return None
-    stream.codec_context.thread_count = 1
-    return stream
-
-
-_STILL = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
 
 
 def _read(container: Any, *tracks: Any) -> None:

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from .media import EPSILON, Deadline, MediaError, _ticks, reason
+from .media import EPSILON, Deadline, MediaError, _ticks, reason, stream_of
 
 IVF = {"vp8": b"VP80", "vp9": b"VP90", "mjpeg": b"MJPG"}  # needs no out-of-band headers: 12 bytes a frame
 
@@ -39,7 +39,7 @@ def cut(container: Any, instants: NDArray[np.float64], deadline: Deadline) -> Sl
     Raises:
         MediaError: unreadable, no picture there, or past the deadline.
     """
-    stream = container.streams.video[0]
+    stream = stream_of(container, "video")
     try:
         packets = _packets(container, stream, float(instants.min()), float(instants.max()), deadline)
     except (av.FFmpegError, OSError, ValueError) as error:

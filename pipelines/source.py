@@ -22,7 +22,7 @@ from .bans import Bans
 from .catalog import Catalog, Recording
 from .config import DataConfig
 from .feeds import STAGES, Arrays, blanks, feeds
-from .media import Deadline, Frames, MediaError, audio_rate, open_media, read_audio, read_frames
+from .media import Deadline, Frames, MediaError, audio_rate, open_media, read_audio, read_frames, stream_of
 from .plan import AUDIO, VIDEO, ClipPlan, epoch_rows, plan, substitute_row
 from .resample import bank, exact_ratio
 from .slices import Slice, cut
@@ -113,6 +113,8 @@ class Source:
                     return self._clips(row, epoch, step not in self.distrusted), error
                 except MediaError as failure:
                     error = error or f"{recording.path}: {failure}"
+                except Exception as failure:  # whatever a strange file sets off, it must not end the epoch
+                    error = error or f"{recording.path}: {type(failure).__name__}: {failure}"
             row = substitute_row(self.catalog, self.seed, epoch, recording.id, attempt)
         return blanks(self.config), error
 
@@ -136,15 +138,15 @@ class Source:
     def _video(
         self, container: Any, recording: Recording, clips: ClipPlan, trust_graph: bool, deadline: Deadline
     ) -> Arrays:
-        if not container.streams.video or recording.video is None:
+        stream = stream_of(container, "video")
+        if stream is None or recording.video is None:
             raise MediaError("the picture that was catalogued is gone")
         video, views = self.config.video, len(self.config.views)
         u = instants(video.frames)
         maps = [clips.timeline(0, v, VIDEO).time(u) for v in range(views)]
         times = clips.start[0][:, None] + video.seconds * np.stack(maps)
         arrays: Arrays = {"crop": clips.crop[0], "colour": clips.colour[0]}
-        codec = container.streams.video[0].codec_context
-        if trust_graph and self._graph_decodes(recording, codec):
+        if trust_graph and self._graph_decodes(recording, stream.codec_context):
             shown: Slice | Frames = (packets := cut(container, times.ravel(), deadline))
             arrays |= {"encoded": packets.data, "in_graph": np.bool_(True), "wanted": packets.wanted}
         else:
@@ -183,7 +185,7 @@ class Source:
         return Frames(upright, frames.index, frames.pts)
 
     def _audio(self, container: Any, clips: ClipPlan, deadline: Deadline) -> Arrays:
-        if not container.streams.audio:
+        if stream_of(container, "audio") is None:
             raise MediaError("the sound that was catalogued is gone")
         rate, config = audio_rate(container), self.config.audio
         speeds = clips.speed[0, :, AUDIO]

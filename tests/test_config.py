@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from coaug.config import STRICT, ConfigError, build, dump, presets, read
-from coaug.pipelines.config import DataConfig
 from hypothesis import given
 from hypothesis import strategies as st
+
+from coaug.config import STRICT, ConfigError, build, dump, presets, read
+from coaug.pipelines.config import DataConfig
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ def test_a_base_is_refined_key_by_key(tmp_path: Path) -> None:
     assert build(Outer, tree) == Outer("a", Inner(0.25, (9,)))
 
 
-@given(st.builds(Outer, st.text("abc"), st.builds(Inner, st.floats(-9, 9), st.lists(st.integers(0, 9)).map(tuple))))
+@given(
+    st.builds(
+        Outer, st.text("abc"), st.builds(Inner, st.floats(-9, 9), st.lists(st.integers(0, 9)).map(tuple))
+    )
+)
 def test_dump_and_read_are_inverse(config: Outer) -> None:
     import tempfile
 

@@ -68,6 +68,8 @@ def test_a_training_step_agrees_with_the_cpu(catalog: Path) -> None:
         method.zero_grad()
         loss, _ = here.objective(here.embed(moved), moved.valid)
         loss.backward()
-        losses.append((loss.item(), [p.grad.norm().item() for p in method.parameters() if p.grad is not None]))
+        losses.append(
+            (loss.item(), [p.grad.norm().item() for p in method.parameters() if p.grad is not None])
+        )
     assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-3)
     assert losses[0][1] == pytest.approx(losses[1][1], rel=2e-2, abs=1e-4)

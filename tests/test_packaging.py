@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import coaug
 import pytest
+
+import coaug
 from coaug.config import presets
 
 ROOT = Path(coaug.__file__).resolve().parents[2]
@@ -35,5 +36,16 @@ def test_an_installed_wheel_finds_its_presets(tmp_path: Path) -> None:
     python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT), cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     site = tmp_path / "site"
-    python("-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(site), str(wheel), cwd=tmp_path)
+    python(
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(site),
+        str(wheel),
+        cwd=tmp_path,
+    )
     assert python("-c", PROBE, str(site), cwd=tmp_path).split() == list(presets())

@@ -251,9 +251,9 @@ def test_colour_stays_in_its_range(alike: Catalog) -> None:
 
 
 def test_a_clip_is_no_longer_than_its_slowest_speed_needs(tmp_path: Path) -> None:
-    """What does not fit at any speed of a library is left out; `DataConfig.seconds` is what `where` asks for."""
-    assert DataConfig(views=(ViewConfig((2.0, 4.0), (1.0,)),)).seconds == 2.0
-    assert DataConfig(views=(ViewConfig((1.0, 2.0), (1.0, 2.0)),)).seconds == 1.0
-    assert DataConfig(views=(ViewConfig(), ViewConfig((1.0,), (3.0,)))).seconds == 3.0
-    assert DataConfig(views=(ViewConfig((2.0,), (1.0,), aligned=True),)).seconds == 2.0
-    assert DataConfig(views=(ViewConfig((2.0,), (3.0,)),), modalities=("video",)).seconds == 2.0
+    """What does not fit at any speed of a library is left out; `DataConfig.needed_seconds` is what `where` asks for."""
+    assert DataConfig(views=(ViewConfig((2.0, 4.0), (1.0,)),)).needed_seconds == 2.0
+    assert DataConfig(views=(ViewConfig((1.0, 2.0), (1.0, 2.0)),)).needed_seconds == 1.0
+    assert DataConfig(views=(ViewConfig(), ViewConfig((1.0,), (3.0,)))).needed_seconds == 3.0
+    assert DataConfig(views=(ViewConfig((2.0,), (1.0,), aligned=True),)).needed_seconds == 2.0
+    assert DataConfig(views=(ViewConfig((2.0,), (3.0,)),), modalities=("video",)).needed_seconds == 2.0

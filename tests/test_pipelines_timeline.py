@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from coaug.pipelines.timeline import (
     Factor,
     Stage,
@@ -14,8 +17,6 @@ from coaug.pipelines.timeline import (
     reversal,
     speed,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 numbers = st.floats(-3, 3).map(lambda x: round(x, 3))
 

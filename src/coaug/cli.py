@@ -134,7 +134,9 @@ def _fitting_batch(preset: str, overrides: list[str], catalog: Path) -> list[str
     from .pipelines.catalog import Catalog
 
     config = run_config.load(preset, overrides)
-    usable = Catalog.open(catalog).where(config.train.split, config.data.modalities, config.data.seconds)
+    usable = Catalog.open(catalog).where(
+        config.train.split, config.data.modalities, config.data.needed_seconds
+    )
     if len(usable) >= config.train.batch or any(o.startswith("train.batch=") for o in overrides):
         return []
     batch = 1 << max(len(usable).bit_length() - 1, 0)

@@ -107,4 +107,6 @@ def _keys(cls: Any, path: list[str]) -> list[str]:
         hints = typing.get_type_hints(cls) if dataclasses.is_dataclass(cls) else {}
         cls = hints.get(name) or next(iter(typing.get_args(cls)), cls)
     options = [cls, *typing.get_args(cls)]
-    return [f.name for option in options if dataclasses.is_dataclass(option) for f in dataclasses.fields(option)]
+    return [
+        f.name for option in options if dataclasses.is_dataclass(option) for f in dataclasses.fields(option)
+    ]
