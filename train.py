@@ -114,7 +114,8 @@ def train_step(training: Training, batch: Batch, step: int, steps_per_epoch: int
     set_learning_rate(optimizer, lr)
     method.train()
     cast = autocast(config.train.precision, batch.valid.device)
-    loss, figures = gradcache.backward(method, batch, micro_batches=config.train.micro_batches, autocast=cast)
+    parts = math.ceil(len(batch) / (config.train.micro_batch or len(batch)))
+    loss, figures = gradcache.backward(method, batch, micro_batches=parts, autocast=cast)
     parameters = [p for p in method.parameters() if p.requires_grad]
     with region("average"):
         distributed.average_gradients(parameters, running_statistics(method))

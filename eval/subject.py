@@ -64,7 +64,9 @@ class Subject:
 
     def size(self, split: str | None) -> int:
         """Usable recordings in a split."""
-        return len(self.catalog.where(split, self.data.modalities, self.data.for_test(self.clips).needed_seconds))
+        return len(
+            self.catalog.where(split, self.data.modalities, self.data.for_test(self.clips).needed_seconds)
+        )
 
     def _batches(self, split: str | None, *, shuffle: bool = False) -> Iterator[Batch]:
         loader = AVLoader(

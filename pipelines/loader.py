@@ -172,7 +172,8 @@ class AVLoader:
             return dict(zip(self._names(), self._pipeline.run(), strict=True))
         except RuntimeError as error:
             if self._step in self._source.distrusted:
-                raise LoaderError(f"step {self._step} cannot be prepared: {error}") from error
+                words = " ".join(str(error).split())
+                raise LoaderError(f"step {self._step} cannot be prepared: {words[:500]}") from error
             # the graph does not say which file it was: on the host, each failure is its own
             log.warning("the graph refused step %d; decoding it on the host", self._step)
             self._source = replace(self._source, distrusted=self._source.distrusted | {self._step})

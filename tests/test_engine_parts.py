@@ -86,7 +86,7 @@ def test_conflicts_are_those_that_change_training() -> None:
         "train.log_every=2",
         "eval.clips=3",
         "train.keep.last=9",
-        "train.micro_batches=4",
+        "train.micro_batch=4",
     ]
     assert conflicts(saved, load("svaclr", free)) == []
     assert conflicts(saved, load("svaclr", ["train.batch=64"])) == ["train.batch: 512 -> 64"]

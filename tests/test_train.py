@@ -24,7 +24,7 @@ CONFIG = {
     "method": "toy",
     "model": {"dropout": 0.3, "norm": True},
     "optim": {"lr": 0.05, "start_lr": 0.01, "end_lr": 0.001, "warmup_epochs": 1},
-    "train": {"epochs": 4, "batch": 8, "checkpoint_every": 3, "precision": "fp32", "micro_batches": 2},
+    "train": {"epochs": 4, "batch": 8, "checkpoint_every": 3, "precision": "fp32", "micro_batch": 4},
 }
 Run = Callable[..., int]
 

@@ -56,8 +56,8 @@ class TrainConfig:
     epochs: PositiveInt = 100
     batch: PositiveInt = 512
     """Samples of the global batch, over all processes."""
-    micro_batches: PositiveInt = 1
-    """Parts in which each process embeds its rows; memory falls, gradients stay those of the global batch."""
+    micro_batch: PositiveInt | None = None
+    """Samples that a process embeds at a time (null: all its rows); less memory, the same gradients (GradCache)."""
     seed: int = 0
     split: str | None = "train"
     """The catalog's split to train on; null is all of it."""
@@ -125,7 +125,7 @@ def model_config(config: RunConfig) -> Any:
 
 # What may differ between a checkpoint and the run that takes it up: it changes the work done, not what is trained.
 _FREE = ("eval.", "train.checkpoint_every", "train.keep.", "train.log_every", "train.workers", "train.max_minutes",
-         "train.epochs", "train.compile", "train.micro_batches")  # fmt: skip
+         "train.epochs", "train.compile", "train.micro_batch")  # fmt: skip
 
 
 def conflicts(saved: str, config: RunConfig) -> list[str]:
