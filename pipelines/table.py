@@ -46,10 +46,23 @@ class CatalogError(ValueError):
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """Writes `table` as Parquet to `path` and its Arrow twin beside it; a reader sees either the old or the new."""
+    """Writes `table` as Parquet to `path` and its Arrow twin beside it; a reader sees either the old or the new.
+
+    A catalog that holds just this already is left alone: a run may be using it.
+    """
+    if _holds(path, table):
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     replace(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
     _write_twin(table, path)
+
+
+def _holds(path: Path, table: pa.Table) -> bool:
+    try:
+        there, _ = load(path)
+    except CatalogError:
+        return False
+    return label_names(there) == label_names(table) and bool(there.equals(table))
 
 
 def replace(path: Path, fill: Callable[[str], None]) -> None:

@@ -343,3 +343,19 @@ def test_a_file_that_hangs_is_rejected_and_tried_again_next_time(material, tmp_p
 def test_workers_that_cannot_start_are_an_error_not_a_table_of_rejects():
     with pytest.raises(RuntimeError, match="cannot start"):
         list(pool.run("no_such_module:function", ["a"], 1, lambda _: 60.0))
+
+
+def test_indexing_again_leaves_an_unchanged_catalog_alone(tmp_path: Path) -> None:
+    """Another run may have it open."""
+    (tmp_path / "a" / "dog").mkdir(parents=True)
+    write_clip(tmp_path / "a" / "dog" / "x.mp4", frames=30)
+    catalog = tmp_path / "c.parquet"
+    index([tmp_path / "a"], catalog, progress=False)
+    before = [(p.stat().st_mtime_ns, p.stat().st_ino) for p in (catalog, catalog.with_suffix(".arrow"))]
+    index([tmp_path / "a"], catalog, progress=False)
+    assert before == [
+        (p.stat().st_mtime_ns, p.stat().st_ino) for p in (catalog, catalog.with_suffix(".arrow"))
+    ]
+    write_clip(tmp_path / "a" / "dog" / "y.mp4", frames=30)
+    index([tmp_path / "a"], catalog, progress=False)
+    assert catalog.stat().st_mtime_ns != before[0][0]
