@@ -6,9 +6,8 @@ import logging
 import math
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +22,16 @@ from .bans import Bans
 from .batch import Batch
 from .catalog import Catalog
 from .config import DataConfig
-from .feeds import STAGES
 from .graph import PASSED, build, graph_codecs
-from .source import BANNED, Schedule, Source
+from .source import Schedule, Source
 from .spawn import without_main
+from .tally import ErrorBudget, LoaderError, Tally
+
+__all__ = ["AVLoader", "ErrorBudget", "LoaderError"]
 
 AHEAD = 16  # a ban starts this many steps after the failure: more than the workers ever prepare in advance
 PREFETCH = 2  # batches that workers and graph prepare in advance
 log = logging.getLogger("coaug.loader")
-
-
-class LoaderError(RuntimeError):
-    """The loader cannot go on, or cannot start; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class ErrorBudget:
-    """How much may go wrong before a run stops: `count` failures, or more than `rate` of all samples once `after`
-    samples have been seen."""
-
-    count: int = 100_000
-    rate: float = 0.1
-    after: int = 200
-
-    def exceeded(self, failures: int, samples: int) -> bool:
-        """Whether to stop."""
-        return failures > self.count or (samples >= self.after and failures > self.rate * samples)
 
 
 class AVLoader:
@@ -91,7 +74,7 @@ class AVLoader:
         workers: int | None = None,
         decode: str = "auto",
         deadline: float = 20.0,
-        budget: ErrorBudget = ErrorBudget(),
+        budget: ErrorBudget = ErrorBudget(),  # noqa: B008  # frozen
     ) -> None:
         together = dist.is_available() and dist.is_initialized()
         self.rank = (dist.get_rank() if together else 0) if rank is None else rank
@@ -102,7 +85,7 @@ class AVLoader:
             split=split, modalities=self.config.modalities, min_seconds=self.config.needed_seconds
         )
         self.batch_size, self.seed, self.shuffle, self.epochs = batch_size, seed, shuffle, epochs
-        self.device, self.budget = device, budget
+        self.device, self._tally = device, Tally(budget)
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
         self._check(split, drop_last)
         if decode not in ("auto", "host"):
@@ -123,11 +106,7 @@ class AVLoader:
         )
         self._step = 0  # global step of the next batch handed out
         self._pipeline: Any = None
-        self._failures: Counter[str] = Counter()
-        self._last_failure = "before this run was resumed"
-        self._samples = 0
         self.data_wait = 0.0
-        self._timing = dict.fromkeys(STAGES, 0.0)
         log.info("%s", self.describe())
 
     @property
@@ -211,33 +190,16 @@ class AVLoader:
         return Batch(**moved, **absent, epoch=epoch, step=step)  # type: ignore[arg-type]
 
     def _count(self, outputs: Mapping[str, Any], batch: Batch) -> None:
-        """Log, count and ban what failed; stop when the budget is used up."""
-        self._samples += len(batch)
-        timing = _tensor(outputs["timing"]).sum(0).tolist()
-        self._timing = {s: self._timing[s] + t for s, t in zip(STAGES, timing, strict=True)}
-        errors = (
-            bytes(_array(outputs["error"], i)).decode(errors="replace").strip() for i in range(len(batch))
-        )
-        for sample_id, error in zip(batch.sample_id.tolist(), errors, strict=True):
-            if not error:
-                continue
-            self._failures[error] += 1
-            if error != BANNED:
-                self._last_failure = error
-                log.warning("left out: %s", error)
-                self._source.bans.add(sample_id, self._step + AHEAD)
-        failures = self._failures.total()
-        if self.budget.exceeded(failures, self._samples):
-            raise LoaderError(
-                f"{failures} of {self._samples} samples could not be read, more than the error budget allows; "
-                f"the last: {self._last_failure}"
-            )
+        """Log and count what failed, and ban it; stop when the budget is used up."""
+        texts = (bytes(_array(outputs["error"], row)) for row in range(len(batch)))
+        errors = [text.decode(errors="replace").strip() for text in texts]
+        ids = batch.sample_id.tolist()
+        for row in self._tally.count(errors, _tensor(outputs["timing"]).sum(0).tolist()):
+            self._source.bans.add(ids[row], self._step + AHEAD)
 
     def stats(self) -> dict[str, float]:
         """Counts so far, seconds waited for data, and the source's mean milliseconds a sample by stage."""
-        stages = {f"ms.{s}": 1e3 * t / max(self._samples, 1) for s, t in self._timing.items()}
-        counts = {"samples": self._samples, "failures": self._failures.total(), "wait": self.data_wait}
-        return {**counts, **stages}
+        return {**self._tally.stats(), "wait": self.data_wait}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to hand out the very batches that would have come next. Plain numbers.
@@ -253,8 +215,7 @@ class AVLoader:
             "catalog": self.catalog.fingerprint,
             "bans": self._source.bans.entries(),
             "distrusted": sorted(self._source.distrusted),
-            "failures": dict(self._failures),
-            "samples": self._samples,
+            **self._tally.state_dict(),
         }
 
     def _share_bans(self) -> None:
@@ -271,8 +232,8 @@ class AVLoader:
         if changed:
             raise LoaderError(f"the saved loader state is of another run: {', '.join(changed)} differ(s)")
         self.close()
-        self._step, self._samples = state["step"], state["samples"]
-        self._failures = Counter(state["failures"])
+        self._step = state["step"]
+        self._tally.load_state_dict(state)
         bans = Bans({int(key): value for key, value in state["bans"].items()})
         self._source = replace(self._source, bans=bans, distrusted=frozenset(state["distrusted"]))
 
