@@ -14,6 +14,7 @@ from ..pipelines.catalog import Catalog
 from ..pipelines.loader import AVLoader
 from .batchnorm import synchronise
 from .distributed import Ranks
+from .log import say
 from .run_config import RunConfig, model_config
 
 
@@ -34,7 +35,7 @@ def open_loader(config: RunConfig, catalog: Catalog, ranks: Ranks) -> AVLoader:
     options = config.train
     if options.batch % ranks.world:
         raise ConfigError(f"train.batch: {options.batch} rows do not divide over {ranks.world} processes")
-    return AVLoader(
+    loader = AVLoader(
         catalog,
         config.data,
         batch_size=options.batch,
@@ -45,6 +46,9 @@ def open_loader(config: RunConfig, catalog: Catalog, ranks: Ranks) -> AVLoader:
         device=ranks.device.type,
         workers=options.workers,
     )
+    if ranks.first:
+        say(loader.describe())
+    return loader
 
 
 def epochs(loader: AVLoader) -> Iterator[Batch]:
