@@ -173,18 +173,19 @@ def _seek_decode(container: Any, stream: Any, instant: float, deadline: Deadline
         raise MediaError(f"{stream.type} does not decode: {reason(error)}") from None
 
 
-def _ticks(stream: Any, instant: float) -> int:
+def ticks(stream: Any, instant: float) -> int:
+    """`instant` in the stream's time base, not before its start."""
     start = stream.start_time or 0
     return max(int(instant / stream.time_base), start) if np.isfinite(instant) else start
 
 
 def _seek(container: Any, stream: Any, instant: float) -> None:
-    ticks = _ticks(stream, instant)
-    if stream.type == "audio" and ticks == (stream.start_time or 0):
+    target = ticks(stream, instant)
+    if stream.type == "audio" and target == (stream.start_time or 0):
         with suppress(av.FFmpegError):  # packets that only prime the decoder stand before the first sample
-            container.seek(ticks - int(PRIMING / stream.time_base), stream=stream, backward=True)
+            container.seek(target - int(PRIMING / stream.time_base), stream=stream, backward=True)
             return
-    container.seek(ticks, stream=stream, backward=True)
+    container.seek(target, stream=stream, backward=True)
 
 
 def audio_rate(container: Any) -> int:

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from .media import EPSILON, Deadline, MediaError, _ticks, reason, stream_of
+from .media import EPSILON, Deadline, MediaError, reason, stream_of, ticks
 
 IVF = {"vp8": b"VP80", "vp9": b"VP90", "mjpeg": b"MJPG"}  # needs no out-of-band headers: 12 bytes a frame
 
@@ -58,7 +58,7 @@ def cut(container: Any, instants: NDArray[np.float64], deadline: Deadline) -> Sl
 def _packets(container: Any, stream: Any, first: float, last: float, deadline: Deadline) -> list[Any]:
     """In decoding order, from the key frame at or before `first` to the frame on screen at `last`."""
     for back in (0.0, 2.0, np.inf):
-        container.seek(_ticks(stream, first - back), stream=stream, backward=True)
+        container.seek(ticks(stream, first - back), stream=stream, backward=True)
         packets: list[Any] = []
         for packet in container.demux(stream):
             deadline.check()
