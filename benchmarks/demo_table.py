@@ -21,6 +21,7 @@ from pathlib import Path
 
 from coaug.eval.table import markdown
 
+SEEDS = [0, 1, 2]
 EVALUATED = "eval.evaluators=[retrieval,control]"
 STILL = "{video_speeds: [1], audio_speeds: [1]}"
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make demo-table", description=__doc__.partition("\n")[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--runs", type=Path, default=Path("runs/demo-table"))
     parser.add_argument("--out", type=Path, default=Path("docs/demo-table.md"))
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for every training")
@@ -112,7 +113,11 @@ def page(
     results: Mapping[str, Sequence[Figures]], seeds: Sequence[int], overrides: Sequence[str] = ()
 ) -> str:
     """The Markdown page."""
-    arguments = f' ARGS="-- {" ".join(overrides)}"' if overrides else ""
+    given = [
+        *(["--seeds", *map(str, seeds)] if list(seeds) != SEEDS else []),
+        *(["--", *overrides] if overrides else []),
+    ]
+    arguments = f' ARGS="{" ".join(given)}"' if given else ""
     commands = (line(training(name, seeds[0], Path("runs/demo-table/…"), overrides)) for name in results)
     paragraphs = [
         "# Demo set: speed, weights and controls",

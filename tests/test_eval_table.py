@@ -117,4 +117,4 @@ def test_finished_runs_are_not_run_again_and_unfinished_ones_resumed(
     assert demo_table.main([*arguments, "--", "train.epochs=3"]) == 0  # another command: all over again
     assert len(ran) == 7
     assert not any("--resume" in command for command in ran[4:])
-    assert '`make demo-table ARGS="-- train.epochs=2"`' in page
+    assert '`make demo-table ARGS="--seeds 0 -- train.epochs=2"`' in page
