@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exit as done:
         return done.exit_code
     except TyperException as error:
-        return _complain(getattr(error, "message", None) or str(error))
+        said = getattr(error, "format_message", error.__str__)  # names the option, too
+        return _complain(said())
     except (ValueError, RuntimeError, OSError) as error:
         if not isinstance(error, OSError) and not type(error).__module__.startswith("coaug."):
             raise  # not a message for the user, but a bug: show all of it
@@ -75,8 +76,10 @@ def train(
         Option(help="folder of media files, or a catalog; default: a demo set is generated"),
     ] = None,
     out: Annotated[Path | None, Option(help="folder of the run; default: runs/METHOD")] = None,
-    gpus: Annotated[int | None, Option(help="GPUs in all; default: this machine's, or its CPU")] = None,
-    procs: Annotated[int | None, Option(help="processes on the CPU instead")] = None,
+    gpus: Annotated[
+        int | None, Option(min=0, help="GPUs in all; default: this machine's, or its CPU")
+    ] = None,
+    procs: Annotated[int | None, Option(min=1, help="processes on the CPU instead")] = None,
     resume: Annotated[bool, Option("--resume", help="go on from the newest checkpoint")] = False,
     print_config: Annotated[bool, Option("--print-config", help="print the config and stop")] = False,
 ) -> int:
@@ -156,9 +159,11 @@ def index(
         Path | None,
         Option(help="CSV: path,start,end[,label][,split][,id]"),
     ] = None,
-    segment_seconds: Annotated[float | None, Option(help="cut long recordings into pieces")] = None,
-    holdout: Annotated[float, Option(help="share without a split that becomes `test`")] = 0.0,
-    workers: Annotated[int | None, Option(help="probing processes; default: one per core")] = None,
+    segment_seconds: Annotated[float | None, Option(min=0.1, help="cut long recordings into pieces")] = None,
+    holdout: Annotated[
+        float, Option(min=0.0, max=1.0, help="share without a split that becomes `test`")
+    ] = 0.0,
+    workers: Annotated[int | None, Option(min=1, help="probing processes; default: one per core")] = None,
     restart: Annotated[bool, Option("--restart", help="probe everything again")] = False,
 ) -> None:
     """Probe folders of media files once, in parallel, and write their catalog."""
