@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
-EPSILON = (
-    1e-6  # an instant this close below a frame's time shows that frame: time bases are no finer than that
-)
+from .decode import Decoder, Late, shown
+from .groups import EPSILON, needed, ticks
+
 PRIMING = (
     0.25  # seconds decoded before an audio window, so that codecs with memory (Opus, AAC, MP3) have settled
 )
@@ -48,11 +47,13 @@ class Deadline:
 @dataclass(frozen=True)
 class Frames:
     """Frames of one file: `pixels` (U, H, W, 3) uint8 RGB, each shown frame once; `index` (n,) int32 says which
-    of them is on screen at each instant asked for, `pts` (n,) float64 since when."""
+    of them is on screen at each instant asked for, `pts` (n,) float64 since when; `decoded` frames were decoded
+    for that."""
 
     pixels: NDArray[np.uint8]
     index: NDArray[np.int32]
     pts: NDArray[np.float64]
+    decoded: int
 
 
 def open_media(path: str | Path, deadline: Deadline) -> Any:
@@ -94,7 +95,8 @@ def read_frames(
     resize: tuple[int, int] | None = None,
     reformatter: VideoReformatter | None = None,
 ) -> Frames:
-    """The frames on screen at `instants` (n,), any order. Only frames that are shown are converted.
+    """The frames on screen at `instants` (n,), any order. Only frames that are shown are converted, and only what
+    they need is decoded (see `groups`).
 
     Args:
         resize: (width, height) to convert to, as coded; None keeps the coded size.
@@ -106,41 +108,52 @@ def read_frames(
     reformatter = reformatter or VideoReformatter()
     size = dict(zip(("width", "height"), resize or (None, None), strict=True))
     wanted, inverse = np.unique(instants, return_inverse=True)
-    pixels: list[NDArray[np.uint8]] = []
-    pts: list[float] = []
-    place = np.zeros(len(wanted), np.int32)
-    for first, last, frame in _shown(container, stream, wanted, deadline):
-        place[first:last] = len(pixels)
-        pts.append(_seconds(frame))
-        pixels.append(_rgb(reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", **size)))
+    decoder = Decoder(stream, deadline)
+    for back in (None, 2.0, np.inf):  # some decoders need more than the key frame that a file names
+        pixels: list[NDArray[np.uint8]] = []
+        pts: list[float] = []
+        place = np.zeros(len(wanted), np.int32)
+        frames = _decoded(container, decoder, wanted, back)
+        with suppress(Late):
+            for first, last, frame in shown(frames, decoder, wanted):
+                place[first:last] = len(pixels)
+                pts.append(decoder.seconds(frame))
+                pixels.append(
+                    _rgb(reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", **size))
+                )
+            break
+    if not pixels:
+        raise MediaError(f"no picture could be decoded at {wanted[0]:.3f} s")
     index = place[inverse]
-    return Frames(np.stack(pixels), index, np.array(pts)[index])
+    return Frames(np.stack(pixels), index, np.array(pts)[index], decoder.decoded)
 
 
 def _rgb(frame: Any) -> NDArray[np.uint8]:
     return np.asarray(frame.to_ndarray(), np.uint8)
 
 
+def _decoded(
+    container: Any, decoder: Decoder, wanted: NDArray[np.float64], back: float | None
+) -> Iterator[Any]:
+    """The frames that show `wanted`, ascending: what they need, or everything from `back` seconds before them."""
+    stream, deadline = decoder.stream, decoder.deadline
+    try:
+        yield from decoder.frames(needed(container, stream, wanted, deadline, back=back))
+    except (av.FFmpegError, OSError, ValueError) as error:
+        deadline.check()  # an interrupted read is the deadline's doing
+        raise MediaError(f"video does not decode: {reason(error)}") from None
+
+
+def decode_window(container: Any, stream: Any, first: float, last: float, deadline: Deadline) -> int:
+    """Decode what [first, last] seconds need and convert nothing; returns how many frames that took."""
+    decoder = Decoder(stream, deadline)
+    for _ in decoder.frames(needed(container, stream, np.array([first, last]), deadline, back=0.0)):
+        pass
+    return decoder.decoded
+
+
 def _seconds(frame: Any) -> float:
     return float(frame.time)
-
-
-def _shown(
-    container: Any, stream: Any, wanted: NDArray[np.float64], deadline: Deadline
-) -> Iterator[tuple[int, int, Any]]:
-    """(first, last, frame): `frame` is on screen at the ascending instants wanted[first:last]."""
-    done, held = 0, None
-    for frame in _decode_from(container, stream, float(wanted[0]), deadline):
-        until = int(np.searchsorted(wanted, _seconds(frame) - EPSILON))
-        if until > done and held is not None:
-            yield done, until, held
-            done = until
-        if done == len(wanted):
-            return
-        held = frame
-    if held is None:
-        raise MediaError(f"no picture could be decoded at {wanted[0]:.3f} s")
-    yield done, len(wanted), held  # the last frame stays on screen
 
 
 def _decode_from(container: Any, stream: Any, instant: float, deadline: Deadline) -> Iterator[Any]:
@@ -156,12 +169,6 @@ def _decode_from(container: Any, stream: Any, instant: float, deadline: Deadline
         yield from frames
 
 
-def decode_window(container: Any, stream: Any, first: float, last: float, deadline: Deadline) -> int:
-    """Decode what [first, last] seconds need and convert nothing; returns how many frames that took."""
-    frames = _decode_from(container, stream, first, deadline)
-    return sum(1 for _ in takewhile(lambda frame: _seconds(frame) <= last, frames))
-
-
 def _seek_decode(container: Any, stream: Any, instant: float, deadline: Deadline) -> Iterator[Any]:
     try:
         _seek(container, stream, instant)
@@ -171,12 +178,6 @@ def _seek_decode(container: Any, stream: Any, instant: float, deadline: Deadline
     except (av.FFmpegError, OSError, ValueError) as error:
         deadline.check()  # an interrupted read is the deadline's doing
         raise MediaError(f"{stream.type} does not decode: {reason(error)}") from None
-
-
-def ticks(stream: Any, instant: float) -> int:
-    """`instant` in the stream's time base, not before its start."""
-    start = stream.start_time or 0
-    return max(int(instant / stream.time_base), start) if np.isfinite(instant) else start
 
 
 def _seek(container: Any, stream: Any, instant: float) -> None:

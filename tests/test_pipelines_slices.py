@@ -18,7 +18,7 @@ from coaug.pipelines.slices import Slice, cut
 LAG = {"auto-alt-ref": "1", "lag-in-frames": "16", "deadline": "good", "cpu-used": "4"}
 KINDS: dict[str, dict[str, Any]] = {
     "vp8.webm": {"codec": "libvpx"},
-    "vp8-hidden.webm": {"codec": "libvpx", "gop": 60},  # made so by `hide`
+    "vp8-hidden.webm": {"codec": "libvpx", "gop": 23},  # made so by `hide`
     "vp8-vfr.mkv": {"codec": "libvpx", "vfr": True, "start": 0.8},
     "vp9.webm": {},
     "vp9-lag.webm": {"options": LAG, "gop": 60},
@@ -69,11 +69,18 @@ def sliced(media_dir: Path) -> dict[str, Path]:
 
 
 def requests(pts: np.ndarray) -> list[np.ndarray]:
-    """Instants deep in the file, around its ends, backwards and repeated."""
+    """Instants deep in the file, in several groups of pictures, around its ends, backwards and repeated."""
     rng = np.random.default_rng(len(pts))
     spans = [np.sort(rng.uniform(pts[0], pts[-1], 2)) for _ in range(3)]
     inside = [np.linspace(low, high, 6) for low, high in spans]
-    return [*inside, inside[0][::-1], np.array([pts[0] - 1.0, pts[5], pts[5]]), np.array([pts[-1] + 1.0])]
+    apart = [pts[[-6, 3]], rng.uniform(pts[0], pts[-1], 3), pts[2::17]]
+    return [
+        *inside,
+        *apart,
+        inside[0][::-1],
+        np.array([pts[0] - 1.0, pts[5], pts[5]]),
+        np.array([pts[-1] + 1.0]),
+    ]
 
 
 def sliced_at(path: Path, instants: np.ndarray) -> Slice:
@@ -141,6 +148,14 @@ def test_a_slice_costs_what_it_shows(sliced: dict[str, Path]) -> None:
         part = sliced_at(sliced[name], np.array([62 / 30]))
         assert len(part.data) < sliced[name].stat().st_size / 3
         assert part.index.tolist() == [0]
+
+
+def test_two_moments_cost_two_groups(sliced: dict[str, Path]) -> None:
+    """Key frames at 0, 12, 24 ...: frames 14 and 62 need 12-14 and 60-62, shown as the third and sixth."""
+    part = sliced_at(sliced["vp9.webm"], np.array([14, 62, 14]) / 30 + 0.01)
+    assert part.decoded == 6
+    assert part.wanted.tolist() == [2, 5]
+    assert part.index.tolist() == [0, 1, 0]
 
 
 def test_a_deadline_ends_the_cutting(sliced: dict[str, Path]) -> None:

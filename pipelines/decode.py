@@ -1,0 +1,68 @@
+"""Feeds runs of packets to a video decoder and says which of its frames is on screen when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .groups import EPSILON, Run
+
+if TYPE_CHECKING:
+    from .media import Deadline
+
+
+class Late(Exception):
+    """A run's first frame comes after the first instant that it should show (gradual refresh, damaged key frames)."""
+
+
+class Decoder:
+    """The decoder of one stream; `decoded` counts the packets it was fed, one a frame."""
+
+    def __init__(self, stream: Any, deadline: Deadline) -> None:
+        self.stream, self.deadline, self.decoded = stream, deadline, 0
+        self.tick = float(stream.time_base)
+
+    def frames(self, runs: list[Run]) -> Iterator[Any]:
+        """Frames in presentation order. Raises `Late`, what FFmpeg raises, or MediaError at the deadline."""
+        for run in runs:
+            due = np.inf if run.opening else run.first + EPSILON
+            for frame in self._run(run):
+                if self.seconds(frame) > due:
+                    raise Late
+                due = np.inf
+                yield frame
+            if due < np.inf:
+                raise Late
+
+    def seconds(self, frame: Any) -> float:
+        """When `frame` is shown first. (Frames from a drained decoder carry no time base of their own.)"""
+        return float(frame.pts * self.tick)
+
+    def _run(self, run: Run) -> Iterator[Any]:
+        codec = self.stream.codec_context
+        codec.flush_buffers()  # nothing of the run before may be referred to
+        for packet in run.packets:
+            self.deadline.check()
+            self.decoded += 1
+            yield from (frame for frame in codec.decode(packet) if frame.pts is not None)
+        yield from (frame for frame in codec.decode(None) if frame.pts is not None)
+
+
+def shown(
+    frames: Iterable[Any], decoder: Decoder, wanted: NDArray[np.float64]
+) -> Iterator[tuple[int, int, Any]]:
+    """(first, last, frame): `frame` is on screen at the ascending instants wanted[first:last]."""
+    done, held = 0, None
+    for frame in frames:
+        until = int(np.searchsorted(wanted, decoder.seconds(frame) - EPSILON))
+        if until > done and held is not None:
+            yield done, until, held
+            done = until
+        if done == len(wanted):
+            return
+        held = frame
+    if held is not None:
+        yield done, len(wanted), held  # the last frame stays on screen

@@ -1,0 +1,225 @@
+"""Which packets a decoder needs for a few pictures of a stream: each one's group of pictures, up to the picture.
+
+A group starts with a key frame. A picture belongs to the latest key frame that is not shown after it, so the leading
+pictures of an open group (decoded after its key frame, shown before it) count as the end of the group before:
+
+    decoded   I0 P3 B1 B2 | I6 B4 B5 P9 B7 B8 | I12 B10 B11 P15 ...     (numbers are presentation times)
+    wanted           1                     7  |                            groups of I0 and I6
+    needed    I0 P3 B1      I6       P9 B7
+
+Groups that nobody wants are neither read, where the container's index or a gap of more than `GAP` seconds lets us seek
+over them, nor decoded, whatever had to be read.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, dropwhile, islice
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from .media import Deadline
+
+EPSILON = (
+    1e-6  # seconds: an instant this close below a frame's time shows that frame; time bases are no finer
+)
+GAP = 2.0  # seconds between two instants from which on seeking pays without an index
+INDEXED = (
+    "mov,mp4,m4a,3gp,3g2,mj2",
+    "matroska,webm",
+    "avi",
+)  # their indexes name the key frames from the outset
+
+
+@dataclass(frozen=True)
+class Run:
+    """Packets to decode without a break, the first a key frame; `first` is the earliest instant (seconds) that they
+    show, `opening` says that the stream has nothing before them."""
+
+    packets: list[Any]
+    first: float
+    opening: bool
+
+
+@dataclass
+class _Segment:
+    """Packets read without a break and the ascending instants that they show."""
+
+    packets: list[Any]
+    instants: NDArray[np.float64]
+    opening: bool
+
+
+def ticks(stream: Any, instant: float) -> int:
+    """`instant` in the stream's time base, not before its start."""
+    start = stream.start_time or 0
+    return max(int(instant / stream.time_base), start) if np.isfinite(instant) else start
+
+
+def needed(
+    container: Any,
+    stream: Any,
+    instants: NDArray[np.float64],
+    deadline: Deadline,
+    *,
+    back: float | None = None,
+) -> list[Run]:
+    """The runs that show `instants` (n,) seconds, ascending; between runs a decoder must be flushed.
+
+    Args:
+        back: one run with everything from so many seconds before the first picture to the last one.
+
+    Raises:
+        av.FFmpegError, OSError, ValueError: the packets cannot be read.
+        MediaError: past the deadline.
+    """
+    instants = np.maximum(instants, float((stream.start_time or 0) * stream.time_base))
+    segments = _Reader(container, stream, deadline).segments(instants, back)
+    codec = stream.codec_context.name
+    return [run for segment in segments if segment.packets for run in _runs(segment, codec, back is not None)]
+
+
+def on_screen(packets: list[Any], codec: str, instants: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Which of `packets` (decoding order) is on screen at each of `instants`: the first one also before its time."""
+    hidden = [p.is_discard or invisible(p, codec) for p in packets]
+    places = np.flatnonzero(np.logical_not(hidden)) if not all(hidden) else np.arange(len(packets))
+    pts = np.array([p.pts for p in packets])[places]
+    order = np.argsort(pts, kind="stable")
+    after = np.searchsorted(pts[order] * float(packets[0].time_base), instants + EPSILON, side="right")
+    return np.asarray(places[order[np.maximum(after - 1, 0)]])
+
+
+def invisible(packet: Any, codec: str) -> bool:
+    """A VP8 frame with show_frame = 0 (RFC 6386, section 9.1): decoded, never shown."""
+    return codec == "vp8" and not memoryview(packet)[0] >> 4 & 1
+
+
+def _runs(segment: _Segment, codec: str, whole: bool) -> list[Run]:
+    packets, instants = segment.packets, segment.instants
+    if any(p.pts is None for p in packets):  # nobody can tell which pictures these are
+        return [Run(packets, float(instants[0]), segment.opening)]
+    shown = on_screen(packets, codec, instants)
+    keys = np.array([i for i, p in enumerate(packets) if p.is_keyframe])
+    pts = np.array([p.pts for p in packets])
+    group = keys[np.maximum(np.searchsorted(pts[keys], pts[shown], side="right") - 1, 0)]
+    spans = [(0, int(shown.max()))] if whole else _spans(group, shown)
+    firsts = [float(instants[group >= key][0]) for key, _ in spans]
+    return [
+        Run(_without_leading(packets[key : last + 1], opening), first, opening)
+        for (key, last), first in zip(spans, firsts, strict=True)
+        for opening in [segment.opening and key == 0]
+    ]
+
+
+def _spans(group: NDArray[np.intp], shown: NDArray[np.intp]) -> list[tuple[int, int]]:
+    """(first, last) packets to decode, from the key frame and the place of every wanted picture."""
+    spans: list[tuple[int, int]] = []
+    for key in np.unique(group):
+        last = int(shown[group == key].max())
+        if spans and spans[-1][1] >= key - 1:  # nothing to leave out between these groups
+            spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
+        else:
+            spans.append((int(key), last))
+    return spans
+
+
+def _without_leading(packets: list[Any], opening: bool) -> list[Any]:
+    """Leading pictures refer to the group before, which is not there; at the stream's start they are all there is."""
+    return packets if opening else [p for p in packets if p.pts >= packets[0].pts]
+
+
+class _Reader:
+    """Reads one stream forwards and seeks over what nobody wants."""
+
+    def __init__(self, container: Any, stream: Any, deadline: Deadline) -> None:
+        self.container, self.stream, self.deadline = container, stream, deadline
+        self.start, self.base = stream.start_time or 0, float(stream.time_base)  # ticks, seconds a tick
+        self.indexed = container.format.name in INDEXED and hasattr(
+            stream, "index_entries"
+        )  # not in old PyAV
+
+    def segments(self, instants: NDArray[np.float64], back: float | None) -> list[_Segment]:
+        """All packets that may be needed, and at most a few more that prove it."""
+        opening, packets = self._enter(max(float(instants[0]) - (back or 0.0), self.start * self.base))
+        segments, begun, done = [_Segment([], instants, opening)], 0, 0
+        times, key = instants.tolist(), None
+        while (packet := next(packets, None)) is not None:
+            segments[-1].packets.append(packet)
+            key = packet if packet.is_keyframe else key
+            if packet.dts is None:
+                continue
+            # pts >= dts: from here on nothing is shown in time for the instants before this one
+            passed, done = done, bisect_left(times, packet.dts * self.base - EPSILON, done)
+            if done == len(times):
+                break
+            if done > passed and back is None and self._seek_pays(packet, key, *times[done - 1 : done + 1]):
+                opening, packets = self._enter(times[done])
+                ahead, packets = _beyond(packets, packet, key)
+                if ahead:
+                    segments[-1].instants = instants[begun:done]
+                    segments.append(_Segment([], instants[done:], opening))
+                    begun = done
+        return segments
+
+    def _seek_pays(self, packet: Any, key: Any, shown: float, instant: float) -> bool:
+        """Whether groups that nobody wants lie between the picture at `shown` and the group of `instant`."""
+        if not self.indexed or not self.stream.index_entries:
+            return bool(instant - packet.dts * self.base > GAP)
+        index = self.stream.index_entries
+        # by decoding time (mp4, AVI) or by presentation time (Matroska): then the last may be a group too far
+        last = target = index.search_timestamp(int((instant + EPSILON) / self.base))
+        if key.pts * self.base <= shown + EPSILON:  # the present group is wanted, the rest of it may be read
+            target = index.search_timestamp(index[last].timestamp - 1) if last > 0 else -1
+        # Matroska's entries are clusters: the present one is not worth reading again
+        return bool(target >= 0 and index[target].timestamp > key.pts and index[last].pos > packet.pos)
+
+    def _enter(self, instant: float) -> tuple[bool, Iterator[Any]]:
+        """Packets from the latest key frame shown at or before `instant`; True first if none is before it."""
+        for back in (0.0, 2.0):  # some indexes point past the key frame that is needed
+            target = ticks(self.stream, instant + EPSILON - back)
+            key, packets = self._land(target)
+            if _late(key, instant):  # an index by decoding time: this is one key frame too far
+                with suppress(av.FFmpegError):
+                    key, packets = self._land(min(key.pts, key.pts if key.dts is None else key.dts) - 1)
+            if key is not None and not _late(key, instant):
+                return target == self.start, chain([key], packets)
+        try:
+            key, packets = self._land(self.start - int(10 / self.stream.time_base))  # dts come before pts
+        except av.FFmpegError:  # AVI knows no time before its first packet
+            key, packets = self._land(self.start)
+        return True, chain([] if key is None else [key], packets)
+
+    def _land(self, target: int) -> tuple[Any, Iterator[Any]]:
+        """(first key frame after seeking to `target` ticks or None, the packets that follow it)."""
+        self.container.seek(target, stream=self.stream, backward=True)
+        packets = self._packets()
+        return next((p for p in packets if p.is_keyframe and p.pts is not None), None), packets
+
+    def _packets(self) -> Iterator[Any]:
+        for packet in self.container.demux(self.stream):
+            self.deadline.check()
+            if packet.size:
+                yield packet
+
+
+def _late(key: Any, instant: float) -> bool:
+    return key is not None and float(key.pts * key.time_base) > instant + EPSILON
+
+
+def _beyond(packets: Iterator[Any], last: Any, key: Any) -> tuple[bool, Iterator[Any]]:
+    """(whether `packets` begin in a later group than `key`'s, those of them that come after `last`)."""
+    first = next(packets, None)
+    if first is not None and first.pts > key.pts:
+        return True, chain([first], packets)
+    field = "dts" if last.pts is None else "pts"  # each unique in a stream
+    read = dropwhile(
+        lambda p: getattr(p, field) != getattr(last, field), chain([first], packets) if first else packets
+    )
+    return False, islice(read, 1, None)
