@@ -11,7 +11,7 @@ METHOD ?= svaclr
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help train resume index eval view bench doctor test lint type-check gpu-check demo-table clean
+.PHONY: help train resume index stats eval view bench doctor test lint type-check gpu-check demo-table clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-11s %s\n", t, $$0}'
@@ -21,6 +21,9 @@ train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="
 
 index: $(VENV)/.installed ## DATA=folder [OUT=catalog.parquet]: probe media files once, write their catalog
 	$(BIN)/coaug index $(if $(DATA),"$(DATA)",$(error index: which folder? make index DATA=/videos)) $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+stats: $(VENV)/.installed ## DATA=folder|catalog [PRESET=avid] [OUT=stats.json] [SET="data.audio.hop=0.02 …"]: mean and std of every band
+	$(BIN)/coaug stats $(if $(DATA),"$(DATA)",$(error stats: which catalog? make stats DATA=catalog.parquet)) $(if $(PRESET),--preset $(PRESET)) $(if $(OUT),--out "$(OUT)") $(ARGS) $(SET)
 
 eval: $(VENV)/.installed ## [RUN=runs/svaclr] [DATA=folder|catalog]: evaluate a trained run again
 	$(BIN)/coaug eval $(or $(RUN),runs/$(METHOD)) $(if $(DATA),--data "$(DATA)")

@@ -75,7 +75,7 @@ def loader_rates() -> dict[str, float]:
     from coaug.pipelines.loader import AVLoader
 
     catalog = _catalog_of(None)
-    sped = ViewConfig((1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0))
+    sped = ViewConfig("speed(1, 2, 3, 4)", "unaligned")
     config = DataConfig(views=(ViewConfig(), sped))
     rates: dict[str, float] = {}
     for device, decode in (("cpu", "auto"), ("cuda", "host"), ("cuda", "auto")):

@@ -48,7 +48,7 @@ from coaug.pipelines.media import (
 from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, epoch_rows, plan
 from coaug.pipelines.timeline import instants
 
-SPED = ViewConfig((1.0, 2.0, 3.0, 4.0), (1.0, 2.0, 3.0, 4.0))
+SPED = ViewConfig("speed(1, 2, 3, 4)", "unaligned")
 CONFIG = DataConfig(video=VideoConfig(frames=16, fps=16.0, size=112), views=(ViewConfig(), SPED))
 BATCH = 8
 

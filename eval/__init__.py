@@ -65,6 +65,7 @@ def evaluate(
         split=config.eval.split,
         train_split=config.train.split,
         clips=config.eval.clips,
+        crops=config.eval.crops,
         batch=config.eval.batch,
         workers=config.train.workers,
         autocast=autocast(config.train.precision, device),

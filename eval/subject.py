@@ -35,7 +35,7 @@ class Subject:
     Attributes:
         method: evaluated with running batch-norm statistics, without gradients, under `autocast`.
         catalog: all recordings; `split` of them are tested, `train_split` is what probes are fitted on.
-        data: the training data's config; its deterministic twin with `clips` evenly spread views is used.
+        data: the training data's config; its deterministic twin with `clips` moments of `crops` views is used.
         batch: recordings at a time, over all processes.
         seed: of what evaluators draw at random.
     """
@@ -47,6 +47,7 @@ class Subject:
     split: str | None = "test"
     train_split: str | None = "train"
     clips: int = 10
+    crops: int = 1
     batch: int = 32
     workers: int | None = None
     autocast: AbstractContextManager[Any] | None = None
@@ -64,14 +65,16 @@ class Subject:
 
     def size(self, split: str | None) -> int:
         """Usable recordings in a split."""
-        return len(
-            self.catalog.where(split, self.data.modalities, self.data.for_test(self.clips).needed_seconds)
-        )
+        return len(self.catalog.where(split, self.data.modalities, self._shown.needed_seconds))
+
+    @property
+    def _shown(self) -> DataConfig:
+        return self.data.for_test(self.clips, self.crops)
 
     def _batches(self, split: str | None, *, shuffle: bool = False) -> Iterator[Batch]:
         loader = AVLoader(
             self.catalog,
-            self.data.for_test(self.clips),
+            self._shown,
             batch_size=self._batch(split),
             seed=self.seed,
             split=split,

@@ -10,17 +10,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples of V views each; an absent modality is None. Rows with `valid` False show a stand-in.
+    """B samples of V views each; what was not asked for is None. Rows with `valid` False show a stand-in.
 
     Shapes and units:
         video: (B, V, 3, T, H, W) float32, normalised.
-        audio: (B, V, 1, F, L) float32, normalised log-mel, F bands by L frames.
+        audio: (B, V, 1, F, L) float32, normalised log spectrogram, F bands by L frames.
         video_pts: (B, V, T) float64, seconds: presentation time of each frame shown, in the recording's file.
         audio_pts: (B, V, 2) float64, seconds: source time of the first and of the last audio sample's centre.
         speed, direction: (B, V, 2) float32; [..., 0] video, [..., 1] audio; direction is 1 or -1.
         sample_id: (B,) int64, the catalog's stable ids.
         valid: (B,) bool.  label: (B,) int64, -1 where unknown.
         epoch, step: of the global batch these rows are a slice of.
+        waveform: (B, V, S) float32, the sound that was played, where `audio.waveform` asks for it.
     """
 
     video: Tensor | None
@@ -34,6 +35,7 @@ class Batch:
     label: Tensor
     epoch: int
     step: int
+    waveform: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.sample_id)

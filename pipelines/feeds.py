@@ -21,6 +21,14 @@ DTYPES = {
 }
 STAGES = ("open", "video", "audio")  # what `timing` holds, seconds
 Arrays = dict[str, Any]  # name -> array or NumPy scalar
+PLAYED = (  # what the timeline operator is given for each view, in its order
+    ("pcm", np.float32, (1,)),
+    ("maps", np.float64, (1, 6)),
+    ("curves", np.float64, (1, 7)),
+    ("bank", np.float32, (1, 1)),
+    ("noise", np.float32, (1,)),
+    ("step", np.float64, (1,)),
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,9 @@ def feeds(config: DataConfig) -> tuple[Feed, ...]:
     """All inputs, in order, for V views of T frames.
 
     encoded: bytes of a slice, where `in_graph`, and `wanted` (U,), the frames of it to decode, ascending; else
-    pixels (U, H, W, 3). frames (V·T,): which of the U to show at each instant of each view.
-    pcm<v> (n,): sound of view v at its own rate; map<v> (rows, 5), bank<v> (q, K): see `play.py`.
+    pixels (U, H, W, 3). frames (V·T,): which of the U to show at each instant of each view; tone: see `picture_tone`.
+    pcm<v> (n,): sound of view v at its own rate; maps<v>, curves<v>, noise<v>: see `Program`; bank<v>: see `bank`;
+    step<v> (1,): samples of the file in one of the clip. cost (2,): frames decoded and frames shown.
     """
     views, t = len(config.views), config.video.frames
     common = (
@@ -55,6 +64,7 @@ def feeds(config: DataConfig) -> tuple[Feed, ...]:
         Feed("audio_pts", np.float64, (views, 2)),
         Feed("error", np.uint8, (1,)),
         Feed("timing", np.float32, (len(STAGES),)),
+        Feed("cost", np.int32, (2,)),
     )
     video = (
         Feed("encoded", np.uint8, (1,)),
@@ -64,16 +74,10 @@ def feeds(config: DataConfig) -> tuple[Feed, ...]:
         Feed("frames", np.int32, (views * t,)),
         Feed("crop", np.float32, (views, 4)),
         *((Feed("colour", np.float32, (views, 4)),) if config.video.jitters else ()),
+        *((Feed("blur", np.float32, (views,)),) if config.video.blur else ()),
+        *((Feed("tone", np.float64, (views, t, 4)),) if config.tones("video") else ()),
     )
-    audio = (
-        feed
-        for v in range(views)
-        for feed in (
-            Feed(f"pcm{v}", np.float32, (1,)),
-            Feed(f"map{v}", np.float64, (1, 5)),
-            Feed(f"bank{v}", np.float32, (1, 1)),
-        )
-    )
+    audio = (Feed(f"{name}{v}", dtype, blank) for v in range(views) for name, dtype, blank in PLAYED)
     return (
         *common,
         *(video if "video" in config.modalities else ()),
@@ -87,4 +91,8 @@ def blanks(config: DataConfig) -> Arrays:
     for name, array in arrays.items():
         if name == "crop":
             array[..., 2:] = 1
+        if name.startswith("curves"):
+            array[0, 6] = 1  # the clip's own map is the one row
+        if name.startswith("maps"):
+            array[0, 0] = 1
     return arrays

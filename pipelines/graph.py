@@ -8,17 +8,28 @@ from __future__ import annotations
 import ctypes.util
 from typing import Any
 
-from nvidia.dali import fn, pipeline_def, types
+from nvidia.dali import fn, pipeline_def
 from nvidia.dali.pipeline import do_not_convert
 
-from .config import AudioConfig, DataConfig, VideoConfig
-from .feeds import DTYPES, feeds
+from .config import AudioConfig, DataConfig
+from .feeds import DTYPES, PLAYED, feeds
+from .picture import picture
 from .play import play
+from .sound import centres, spectrogram
 from .source import Source
 
 CPU_CODECS = frozenset({"vp8", "vp9", "mjpeg"})
 NVDEC_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4"})
-PASSED = ("sample_id", "label", "valid", "speed", "direction", "video_pts", "audio_pts", "error", "timing")
+PASSED = (
+    *("sample_id", "label", "valid", "speed", "direction", "video_pts", "audio_pts"),
+    *("error", "timing", "cost"),
+)
+
+
+def outputs(config: DataConfig) -> tuple[str, ...]:
+    """Names of what the graph puts out, in order."""
+    waveform = ("waveform",) if "audio" in config.modalities and config.audio.waveform else ()
+    return (*PASSED, *config.modalities, *waveform)
 
 
 def graph_codecs(device: str) -> frozenset[str]:
@@ -30,7 +41,7 @@ def graph_codecs(device: str) -> frozenset[str]:
 
 @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
 def build(source: Source, *, device: str, parallel: bool) -> Any:
-    """The graph; its outputs are `PASSED`, then video (V, 3, T, H, W) and audio (V, 1, F, L) as configured."""
+    """The graph; its outputs are `outputs(config)`: video (V, 3, T, H, W), audio (V, 1, F, L), waveform (V, S)."""
     feed = _inputs(source, parallel)
     shown = _decode(feed, device) if "video" in source.config.modalities else None
     return _outputs(feed, shown, source.config, device)
@@ -51,15 +62,22 @@ def _inputs(source: Source, parallel: bool) -> dict[str, Any]:
     return dict(zip((f.name for f in inputs), tensors, strict=True))
 
 
-@do_not_convert  # type: ignore[untyped-decorator]
 def _outputs(feed: dict[str, Any], shown: Any, config: DataConfig, device: str) -> tuple[Any, ...]:
-    views = range(len(config.views))
     outputs = [feed[name] for name in PASSED]
+    views = range(len(config.views))
     if shown is not None:
-        outputs.append(fn.stack(*(_picture(shown, feed, v, config.video, device) for v in views)))
+        outputs.append(_stack([_clip(shown, feed, v, config, device) for v in views]))
     if "audio" in config.modalities:
-        outputs.append(fn.stack(*(_sound(feed, v, config.audio, device) for v in views)))
+        heard = [_played(feed, v, config.audio, device) for v in views]
+        outputs.append(_stack([spectrogram(played, config.audio, device) for played in heard]))
+        if config.audio.waveform:
+            outputs.append(_stack(heard))
     return tuple(outputs)
+
+
+@do_not_convert  # type: ignore[untyped-decorator]
+def _stack(clips: list[Any]) -> Any:
+    return fn.stack(*clips)
 
 
 def _decode(feed: dict[str, Any], device: str) -> Any:
@@ -77,45 +95,18 @@ def _on(tensor: Any, device: str) -> Any:
     return tensor.gpu() if device == "gpu" else tensor
 
 
-def _picture(shown: Any, feed: dict[str, Any], view: int, video: VideoConfig, device: str) -> Any:
-    """(3, T, H, W) float32 of one view: crop, mirror and resize in one step, colour, normalise."""
-    frames = shown[view * video.frames : (view + 1) * video.frames]
-    left, top, right, bottom = (feed["crop"][view, side] for side in range(4))
-    frames = fn.resize(
-        fn.reshape(frames, layout="FHWC"),
-        size=[video.size, video.size],
-        roi_start=fn.stack(top, left),
-        roi_end=fn.stack(bottom, right),  # an end left of its start mirrors
-        roi_relative=True,
-        antialias=True,
-    )
-    if video.jitters:
-        brightness, contrast, saturation, hue = (feed["colour"][view, part] for part in range(4))
-        frames = fn.color_twist(
-            frames, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue
-        )
-    return fn.crop_mirror_normalize(
-        frames,
-        dtype=types.FLOAT,
-        output_layout="CFHW",
-        mean=[255.0 * m for m in video.mean],
-        std=[255.0 * s for s in video.std],
-    )
+def _clip(shown: Any, feed: dict[str, Any], view: int, config: DataConfig, device: str) -> Any:
+    """(3, T, H, W) float32 of one view."""
+    t = config.video.frames
+    frames = fn.reshape(shown[view * t : (view + 1) * t], layout="FHWC")
+    colour, blur, tone = (feed[name][view] if name in feed else None for name in ("colour", "blur", "tone"))
+    return picture(frames, feed["crop"][view], colour, blur, tone, config.video, device)
 
 
-def _sound(feed: dict[str, Any], view: int, audio: AudioConfig, device: str) -> Any:
-    """(1, F, L) float32 of one view: resample (speed included), play the timeline, log-mel, normalise."""
-    pcm, table, bank = (_on(feed[f"{name}{view}"], device) for name in ("pcm", "map", "bank"))
-    one, zero = (types.Constant([value], device=device, dtype=types.FLOAT) for value in (1.0, 0.0))
-    played = play(pcm, table, bank, one, zero, samples=audio.samples, device=device)
-    power = fn.spectrogram(
-        played,
-        nfft=audio.n_fft,
-        window_length=round(audio.rate * audio.window),
-        window_step=round(audio.rate * audio.hop),
-        center_windows=False,
-        power=2,
-    )
-    mel = fn.mel_filter_bank(power, sample_rate=float(audio.rate), nfilter=audio.mels)
-    decibels = fn.to_decibels(mel, multiplier=10.0, reference=1.0, cutoff_db=audio.floor_db)
-    return fn.reshape((decibels - audio.mean) / audio.std, shape=[1, audio.mels, audio.frames])
+def _played(feed: dict[str, Any], view: int, audio: AudioConfig, device: str) -> Any:
+    """The sound of one view: resampled (speed included) and played through its timeline, or windows of it."""
+    inputs = [_on(feed[f"{name}{view}"], device) for name, *_ in PLAYED]
+    if audio.speed_on == "waveform":
+        return play(*inputs, samples=audio.samples, device=device)
+    windows = (audio.window_samples, audio.hop_samples, float(centres(audio)[0]))
+    return play(*inputs, samples=audio.stft_frames * windows[0], device=device, windows=windows)

@@ -22,7 +22,7 @@ from .bans import Bans
 from .batch import Batch
 from .catalog import Catalog
 from .config import DataConfig
-from .graph import PASSED, build, graph_codecs
+from .graph import build, graph_codecs, outputs
 from .source import Schedule, Source
 from .spawn import without_main
 from .tally import ErrorBudget, LoaderError, Tally
@@ -30,6 +30,7 @@ from .tally import ErrorBudget, LoaderError, Tally
 __all__ = ["AVLoader", "ErrorBudget", "LoaderError"]
 
 AHEAD = 16  # a ban starts this many steps after the failure: more than the workers ever prepare in advance
+TALLIED = ("error", "timing", "cost")  # outputs of the graph that are counted, not handed out
 PREFETCH = 2  # batches that workers and graph prepare in advance
 log = logging.getLogger("coaug.loader")
 
@@ -138,17 +139,17 @@ class AVLoader:
 
     def _next(self) -> Batch:
         start = time.perf_counter()
-        outputs = self._run()
-        batch = self._batch(outputs)
+        produced = self._run()
+        batch = self._batch(produced)
         self.data_wait += time.perf_counter() - start
-        self._count(outputs, batch)
+        self._count(produced, batch)
         self._step += 1
         return batch
 
     def _run(self) -> dict[str, Any]:
         try:
             self._pipeline = self._pipeline or self._start()
-            return dict(zip(self._names(), self._pipeline.run(), strict=True))
+            return dict(zip(outputs(self.config), self._pipeline.run(), strict=True))
         except RuntimeError as error:
             if self._step in self._source.distrusted:
                 words = " ".join(str(error).split())
@@ -177,11 +178,8 @@ class AVLoader:
             pipeline.build()
         return pipeline
 
-    def _names(self) -> tuple[str, ...]:
-        return (*PASSED, *self.config.modalities)
-
-    def _batch(self, outputs: Mapping[str, Any]) -> Batch:
-        tensors = {name: _tensor(outputs[name]) for name in self._names() if name not in ("error", "timing")}
+    def _batch(self, produced: Mapping[str, Any]) -> Batch:
+        tensors = {name: _tensor(output) for name, output in produced.items() if name not in TALLIED}
         epoch, step = divmod(self._step, self.steps)
         absent = {name: None for name in ("video", "audio") if name not in tensors}
         moved = {
@@ -189,16 +187,18 @@ class AVLoader:
         }
         return Batch(**moved, **absent, epoch=epoch, step=step)  # type: ignore[arg-type]
 
-    def _count(self, outputs: Mapping[str, Any], batch: Batch) -> None:
+    def _count(self, produced: Mapping[str, Any], batch: Batch) -> None:
         """Log and count what failed, and ban it; stop when the budget is used up."""
-        texts = (bytes(_array(outputs["error"], row)) for row in range(len(batch)))
+        texts = (bytes(_array(produced["error"], row)) for row in range(len(batch)))
         errors = [text.decode(errors="replace").strip() for text in texts]
         ids = batch.sample_id.tolist()
-        for row in self._tally.count(errors, _tensor(outputs["timing"]).sum(0).tolist()):
+        seconds, frames = (_tensor(produced[name]).sum(0).tolist() for name in ("timing", "cost"))
+        for row in self._tally.count(errors, seconds, frames):
             self._source.bans.add(ids[row], self._step + AHEAD)
 
     def stats(self) -> dict[str, float]:
-        """Counts so far, seconds waited for data, and the source's mean milliseconds a sample by stage."""
+        """Counts so far, seconds waited for data, frames decoded for each one shown, and the source's mean milliseconds
+        a sample by stage."""
         return {**self._tally.stats(), "wait": self.data_wait}
 
     def state_dict(self) -> dict[str, Any]:

@@ -26,26 +26,31 @@ def phases(ratio: Fraction) -> int:
     return 1 if ratio == 1 else min(q * -(-FEWEST // q), MOST)
 
 
-@lru_cache(maxsize=64)
-def bank(ratio: Fraction) -> NDArray[np.float32]:
+def bank(rates: Fraction, speed: float) -> NDArray[np.float32]:
     """Taps for every phase, (P, K) float32: row j weighs the K samples around a position j/P after a sample.
 
     Tap k stands at the sample k - (K - 1) // 2 places after the one that position has just passed.
 
     Args:
-        ratio: source samples an output sample: rate of the file x speed / rate of the clip.
+        rates: rate of the file / rate of the clip.
+        speed: times as fast, at the fastest place of the clip.
     """
-    if ratio == 1:
-        return np.array([[1, 0]], np.float32)  # the very samples
+    exact = Fraction(speed).limit_denominator(100)
+    if abs(exact - speed) < 1e-9:
+        return _bank(float(rates * exact), phases(rates * exact))
+    ratio = float(rates) * speed
+    # any position may occur; a cutoff from a scale of 1/32 octaves, so that tables are shared
+    return _bank(2.0 ** (np.ceil(32 * np.log2(ratio)) / 32) if ratio > 1 else 1.0, MOST)
+
+
+@lru_cache(maxsize=128)
+def _bank(ratio: float, count: int) -> NDArray[np.float32]:
+    if ratio == count == 1:
+        return np.array([[1]], np.float32)  # the very samples
     # the middle of the fall, in units of the source's Nyquist rate
-    cutoff = (1 + PASS) / 2 / max(float(ratio), 1.0)
+    cutoff = (1 + PASS) / 2 / max(ratio, 1.0)
     half = int(np.ceil(ZEROS / cutoff))
-    offsets = np.arange(-half, half + 2) - np.arange(phases(ratio))[:, None] / phases(ratio)
+    offsets = np.arange(-half, half + 2) - np.arange(count)[:, None] / count
     window = np.i0(BETA * np.sqrt(np.clip(1 - (offsets / (half + 1)) ** 2, 0, 1))) / np.i0(BETA)
     taps = np.sinc(cutoff * offsets) * window
     return np.asarray(taps / taps.sum(axis=1, keepdims=True), np.float32)
-
-
-def exact_ratio(file_rate: int, speed: float, clip_rate: int) -> Fraction:
-    """Source samples an output sample, as the fraction that was meant."""
-    return Fraction(file_rate, clip_rate) * Fraction(speed).limit_denominator(1000)

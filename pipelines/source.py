@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,13 @@ from .config import DataConfig
 from .feeds import STAGES, Arrays, blanks, feeds
 from .media import Deadline, Frames, MediaError, audio_rate, open_media, read_audio, read_frames, stream_of
 from .plan import AUDIO, VIDEO, ClipPlan, epoch_rows, plan, substitute_row
-from .resample import bank, exact_ratio
+from .program import picture_tone, sound_program
+from .resample import bank
 from .slices import Slice, cut
-from .timeline import instants
+from .temporal import Sound
+from .timeline import Timeline, instants
 
-MARGIN = (
-    32  # output samples of real sound on each side of a window, so that the resampler's filter sees no edge
-)
+MARGIN = 0.03  # seconds of clip time on each side of a window: real sound for the filter's taps and pitch's splices
 WORTHWHILE = (
     0.5  # host frames are made smaller only by at least this much: resizing twice costs time and detail
 )
@@ -141,18 +142,21 @@ class Source:
         stream = stream_of(container, "video")
         if stream is None or recording.video is None:
             raise MediaError("the picture that was catalogued is gone")
-        video, views = self.config.video, len(self.config.views)
-        u = instants(video.frames)
-        maps = [clips.timeline(0, v, VIDEO).time(u) for v in range(views)]
-        times = clips.start[0][:, None] + video.seconds * np.stack(maps)
-        arrays: Arrays = {"crop": clips.crop[0], "colour": clips.colour[0]}
+        seconds = self.config.clip_seconds
+        u = instants(self.config.video.frames) * self.config.video.seconds / seconds
+        timelines = [clips.timeline(0, v, VIDEO) for v in range(len(self.config.views))]
+        times = clips.start[0][:, None] + seconds * np.stack([timeline.time(u) for timeline in timelines])
+        arrays: Arrays = {"crop": clips.crop[0], "colour": clips.colour[0], "blur": clips.blur[0]}
+        if self.config.tones("video"):
+            arrays["tone"] = np.stack([picture_tone(timeline, u) for timeline in timelines])
         if trust_graph and self._graph_decodes(recording, stream.codec_context):
             shown: Slice | Frames = (packets := cut(container, times.ravel(), deadline))
             arrays |= {"encoded": packets.data, "in_graph": np.bool_(True), "wanted": packets.wanted}
         else:
             shown = frames = self._host_frames(container, recording, times.ravel(), clips.crop[0], deadline)
             arrays |= {"pixels": frames.pixels}
-        return arrays | {"frames": shown.index, "video_pts": shown.pts.reshape(times.shape)}
+        cost = np.array([shown.decoded, len(np.unique(shown.index))])
+        return arrays | {"frames": shown.index, "video_pts": shown.pts.reshape(times.shape), "cost": cost}
 
     def _graph_decodes(self, recording: Recording, codec: Any) -> bool:
         assert recording.video is not None
@@ -182,30 +186,35 @@ class Source:
         resize = (width, height) if shrink <= WORTHWHILE else None
         frames = read_frames(container, times, deadline, resize=resize, reformatter=self._reformatter)
         upright = np.rot90(frames.pixels, -turns, axes=(1, 2)) if turns else frames.pixels
-        return Frames(upright, frames.index, frames.pts)
+        return replace(frames, pixels=upright)
 
     def _audio(self, container: Any, clips: ClipPlan, deadline: Deadline) -> Arrays:
         if stream_of(container, "audio") is None:
             raise MediaError("the sound that was catalogued is gone")
-        rate, config = audio_rate(container), self.config.audio
-        speeds = clips.speed[0, :, AUDIO]
-        margin = MARGIN * speeds / config.rate
-        low = np.floor((clips.start[0] - margin) * rate).astype(int)
-        high = np.ceil((clips.start[0] + speeds * config.seconds + margin) * rate).astype(int)
+        rate, config, seconds = audio_rate(container), self.config.audio, self.config.clip_seconds
+        speeds, begins = clips.speed[0, :, AUDIO], clips.start[0] + clips.offset[0, :, AUDIO]
+        margin = MARGIN * np.maximum(speeds, 1.0)
+        low = np.floor((begins - margin) * rate).astype(int)
+        high = np.ceil((begins + speeds * seconds + margin) * rate).astype(int)
         sound = read_audio(container, int(low.min()), int(high.max()), deadline)
         arrays: Arrays = {"audio_pts": np.zeros((len(speeds), 2))}
-        for v, factor in enumerate(speeds):
-            timeline = clips.timeline(0, v, AUDIO)
-            ratio = exact_ratio(rate, factor, config.rate)
-            origin, length = clips.start[0, v] * rate - low[v], config.seconds * rate
-            ends = timeline.time(instants(config.samples)[[0, -1]])
-            arrays["audio_pts"][v] = clips.start[0, v] + config.seconds * ends
-            arrays |= {
-                f"pcm{v}": sound[low[v] - low.min() : high[v] - low.min()],
-                f"map{v}": timeline.time.table(config.samples, origin, length),
-                f"bank{v}": bank(ratio),
-            }
+        ends = instants(config.samples)[[0, -1]] * config.seconds / seconds
+        for v in range(len(speeds)):
+            pcm = sound[low[v] - low.min() : high[v] - low.min()]
+            played = Sound(pcm, float(rate), float(clips.start[0, v] * rate - low[v]))
+            timeline = clips.timeline(0, v, AUDIO, played)
+            arrays["audio_pts"][v] = clips.start[0, v] + seconds * timeline.time.unspliced()(ends)
+            arrays |= {f"{name}{v}": array for name, array in self._played(played, timeline).items()}
         return arrays
+
+    def _played(self, sound: Sound, timeline: Timeline) -> Arrays:
+        """What the timeline operator needs of one view."""
+        config, seconds = self.config.audio, self.config.clip_seconds
+        program = sound_program(timeline, config.rate * seconds, sound.origin, seconds * sound.rate)
+        rates = Fraction(int(sound.rate), config.rate)
+        speed = timeline.time.steepest if config.antialias and config.speed_on == "waveform" else 1.0
+        arrays = {"pcm": sound.pcm, **program._asdict(), "bank": bank(rates, speed)}
+        return arrays | {"step": np.array([float(rates)])}
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_reformatter": None}

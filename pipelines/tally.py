@@ -33,7 +33,7 @@ class ErrorBudget:
 
 
 class Tally:
-    """Samples, failures by reason, and the source's seconds by stage."""
+    """Samples, failures by reason, the source's seconds by stage, and frames decoded and shown."""
 
     def __init__(self, budget: ErrorBudget) -> None:
         self.budget = budget
@@ -41,9 +41,10 @@ class Tally:
         self.failures: Counter[str] = Counter()
         self._last = "before this run was resumed"
         self._seconds = dict.fromkeys(STAGES, 0.0)
+        self._decoded = self._shown = 0
 
-    def count(self, errors: Sequence[str], seconds: Sequence[float]) -> list[int]:
-        """Take in a batch: an error (or "") for each row, seconds for each stage.
+    def count(self, errors: Sequence[str], seconds: Sequence[float], frames: Sequence[int]) -> list[int]:
+        """Take in a batch: an error (or "") for each row, seconds for each stage, frames decoded and shown.
 
         Returns:
             The rows that failed and were not known to.
@@ -53,6 +54,7 @@ class Tally:
         """
         self.samples += len(errors)
         self._seconds = {s: self._seconds[s] + t for s, t in zip(STAGES, seconds, strict=True)}
+        self._decoded, self._shown = self._decoded + frames[0], self._shown + frames[1]
         self.failures.update(error for error in errors if error)
         fresh = [row for row, error in enumerate(errors) if error and error != BANNED]
         for row in fresh:
@@ -67,9 +69,10 @@ class Tally:
         return fresh
 
     def stats(self) -> dict[str, float]:
-        """Counts so far, and the source's mean milliseconds a sample by stage."""
+        """Counts so far, frames decoded for each one shown, and the source's mean milliseconds a sample by stage."""
         stages = {f"ms.{s}": 1e3 * t / max(self.samples, 1) for s, t in self._seconds.items()}
-        return {"samples": self.samples, "failures": self.failures.total(), **stages}
+        cost = {"decoded_per_shown": self._decoded / max(self._shown, 1)}
+        return {"samples": self.samples, "failures": self.failures.total(), **cost, **stages}
 
     def state_dict(self) -> dict[str, Any]:
         """The counts, as plain values."""

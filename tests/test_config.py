@@ -78,8 +78,8 @@ def test_wrong_keys_and_types_are_named(tmp_path: Path, overrides: list[str], wo
 
 
 def test_keys_of_list_entries_are_named_too() -> None:
-    with pytest.raises(ConfigError, match=r"data\.views\.0\.video_speed.*did you mean 'video_speeds'"):
-        build(DataConfig, {"views": [{"video_speed": [1]}]}, "data.")
+    with pytest.raises(ConfigError, match=r"data\.views\.0\.tempral.*did you mean 'temporal'"):
+        build(DataConfig, {"views": [{"tempral": "speed(2)"}]}, "data.")
 
 
 @pytest.mark.parametrize("text", ["- 1\n- 2\n", "a: [1\n"])

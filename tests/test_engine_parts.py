@@ -46,8 +46,8 @@ def test_presets_hold_the_papers_values() -> None:
     assert config.optim == PAPER
     assert (config.train.batch, config.train.epochs) == (512, 100)
     assert (config.data.video.frames, config.data.video.size) == (30, 128)
-    assert [view.video_speeds for view in config.data.views] == [(1,), (1, 2, 3, 4)]
-    assert (config.data.audio.mels, config.data.audio.frames) == (40, 99)
+    assert [view.temporal for view in config.data.views] == ["", "speed(1, 2, 3, 4)"]
+    assert config.data.audio.shape == (40, 99)
     baseline = load("infonce")
     assert baseline.model["weights"] == "none"
     assert baseline.data == config.data

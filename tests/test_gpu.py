@@ -11,14 +11,25 @@ from media import tone, write_clip
 
 from coaug.models import get_method
 from coaug.pipelines.batch import Batch
-from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
+from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.index import index
 from coaug.pipelines.loader import AVLoader
 
 pytestmark = pytest.mark.gpu
 
-SPED = ViewConfig((1.0, 2.0, 4.0), (1.0, 2.0, 4.0), reverse=0.5)
+SPED = ViewConfig("speed(1, 2, 4) | reverse(0.5)", "unaligned")
 CONFIG = DataConfig(video=VideoConfig(frames=8, fps=8.0, size=64), views=(ViewConfig(), SPED))
+EVERYTHING = replace(
+    CONFIG,
+    video=replace(CONFIG.video, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=0.5),
+    audio=AudioConfig(waveform=True),
+    views=(
+        ViewConfig("pitch(4) | fade(0.5) | mask(0.5) | shift(0.5) | resample(0.5)"),
+        ViewConfig("stretch(0.7, 1.4) | resample(0.5) | mask(0.5, 0) | audio: noise(pink)", "unaligned"),
+        ViewConfig("audio: offset(0.2) | audio: volume(0.9, 1.1) | reverse | video: fade(0.5)"),
+    ),
+    moments="decreasing",
+)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +61,24 @@ def test_batches_agree_with_the_cpu(catalog: Path, decode: str) -> None:
     # NVDEC and swscale convert colour with different rounding; a wrong frame would differ by far more
     assert (gpu.video.cpu() - cpu.video).abs().mean() < (0.02 if decode == "host" else 0.1)
     assert (gpu.audio.cpu() - cpu.audio).abs().max() < 0.05  # 1 dB, at the floor
+
+
+def test_every_augmentation_agrees_with_the_cpu(catalog: Path) -> None:
+    cpu = first(catalog, EVERYTHING, decode="host")
+    gpu = first(catalog, EVERYTHING, decode="host", device="cuda")
+    assert gpu.video is not None and gpu.audio is not None and cpu.video is not None and cpu.audio is not None
+    assert gpu.waveform is not None and cpu.waveform is not None and bool(gpu.valid.all())
+    torch.testing.assert_close(gpu.waveform.cpu(), cpu.waveform, atol=1e-4, rtol=0)
+    assert (gpu.video.cpu() - cpu.video).abs().mean() < 0.02
+    assert (gpu.audio.cpu() - cpu.audio).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("preset", ["svaclr", "avid-small", "avid", "tempssl", "staug"])
+def test_every_preset_runs(catalog: Path, preset: str) -> None:
+    with AVLoader(catalog, preset=preset, batch_size=4, workers=2, device="cuda") as loader:
+        batch = next(iter(loader))
+        assert batch.audio is not None and batch.audio.shape[-2:] == loader.config.audio.shape
+        assert bool(batch.valid.all()) and bool(batch.audio.isfinite().all())
 
 
 def test_picture_only_and_sound_only(catalog: Path) -> None:

@@ -22,7 +22,7 @@ from coaug.pipelines.loader import AVLoader, LoaderError
 CONFIG = DataConfig(
     video=VideoConfig(frames=4, fps=8.0, size=32, brightness=0.4, hue=0.1),
     audio=AudioConfig(rate=16000, seconds=0.5, mels=16),
-    views=(ViewConfig((1.0, 2.0), (1.0, 2.0), reverse=0.5), ViewConfig((1.0, 2.0, 4.0), aligned=True)),
+    views=(ViewConfig("speed(1, 2) | reverse(0.5)", "unaligned"), ViewConfig("speed(1, 2, 4)")),
 )
 SILENT = DataConfig(video=CONFIG.video, views=CONFIG.views, modalities=("video",))
 ROWS, BATCH = 26, 12
@@ -75,7 +75,7 @@ def test_shapes_types_and_values(reference: list[Batch]) -> None:
     assert batch.video is not None
     assert batch.audio is not None
     assert batch.video.shape == (BATCH, 2, 3, 4, 32, 32)
-    assert batch.audio.shape == (BATCH, 2, 1, audio.mels, audio.frames)
+    assert batch.audio.shape == (BATCH, 2, 1, *audio.shape)
     assert batch.video_pts.shape == (BATCH, 2, 4)
     assert batch.audio_pts.shape == batch.speed.shape == batch.direction.shape == (BATCH, 2, 2)
     assert {f.name: getattr(batch, f.name).dtype for f in fields(Batch)[2:9]} == {

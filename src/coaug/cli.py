@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Argument, Option
@@ -16,6 +16,10 @@ from typer.exceptions import Abort, Exit, TyperException
 
 from . import __version__
 from .config import presets
+from .models import METHODS
+
+if TYPE_CHECKING:
+    from .engine.run_config import RunConfig
 
 DEMO = Path("data/demo")
 HOLDOUT = 0.1  # share of a folder without a test split that is kept for evaluation
@@ -69,7 +73,7 @@ def _top(version: Annotated[bool, Option("--version", help="print the version")]
 
 @app.command()
 def train(
-    method: Annotated[str, Argument(help=f"a preset ({', '.join(presets())}) or a YAML file")],
+    method: Annotated[str, Argument(help=f"a method ({', '.join(METHODS)}) or a YAML file")],
     overrides: Overrides = None,
     data: Annotated[
         Path | None,
@@ -85,16 +89,18 @@ def train(
 ) -> int:
     """Pre-train a method, evaluate it and print its retrieval table."""
     from .engine.launch import launch
+    from .engine.run_config import load
 
     preset, given = _sized(method, data), overrides or []
     if print_config:
         return launch([preset, *given, "--print-config"], gpus=0)
+    config = load(preset, given)  # what is wrong with it is said before anything is probed or generated
     catalog = _catalog_of(data)
     if preset != method:
         print(
             f"preset {preset}, made for a CPU; a YAML file of your own overrides this choice", file=sys.stderr
         )
-    given = [*_fitting_batch(preset, given, catalog), *given]
+    given = [*_fitting_batch(config, given, catalog), *given]
     arguments = [
         preset,
         *given,
@@ -131,12 +137,10 @@ def _catalog_of(data: Path | None) -> Path:
     return catalog
 
 
-def _fitting_batch(preset: str, overrides: list[str], catalog: Path) -> list[str]:
+def _fitting_batch(config: RunConfig, overrides: list[str], catalog: Path) -> list[str]:
     """An override for a batch that the recordings can fill, unless the user chose one."""
-    from .engine import run_config
     from .pipelines.catalog import Catalog
 
-    config = run_config.load(preset, overrides)
     usable = Catalog.open(catalog).where(
         config.train.split, config.data.modalities, config.data.needed_seconds
     )
@@ -209,6 +213,28 @@ def view(
     from .eval.view import view as draw
 
     print(draw(file, preset, out, start, overrides or []))
+
+
+@app.command()
+def stats(
+    data: Annotated[Path, Argument(metavar="CATALOG", help="a catalog, or a folder of media files")],
+    overrides: Overrides = None,
+    preset: Annotated[str, Option(help=", ".join(presets()))] = "avid",
+    out: Annotated[Path, Option(help="JSON to write")] = Path("stats.json"),
+    clips: Annotated[int, Option(min=2, help="clips to listen to")] = 2048,
+    split: Annotated[str, Option(help="recordings to draw them from")] = "train",
+    workers: Annotated[
+        int | None, Option(min=0, help="source processes; default: one per core, at most 8")
+    ] = None,
+) -> None:
+    """Compute mean and deviation of every band of a preset's spectrogram over a training set."""
+    from .config import build, read
+    from .pipelines.config import DataConfig
+    from .pipelines.stats import measure
+
+    config = build(DataConfig, read(preset, overrides or []).get("data", {}), "data.")
+    found = measure(_catalog_of(data), config, out, clips=clips, split=split, workers=workers)
+    print(f"{out}: {found['bands']} bands over {clips} clips; to use it: data.audio.stats={out}")
 
 
 @app.command()

@@ -86,6 +86,8 @@ class EvalConfig:
     evaluators: tuple[str, ...] = ("retrieval",)
     clips: PositiveInt = 10
     """Evenly spread clips a recording."""
+    crops: Literal[1, 3] = 1
+    """Of each clip: the central square, or the two ends of the longer side as well."""
     batch: PositiveInt = 32
     split: str | None = "test"
 
@@ -110,6 +112,11 @@ def load(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) 
         ConfigError: one line for each unknown or ill-typed key, `model:` included.
     """
     tree = source if isinstance(source, Mapping) else read(source, overrides)
+    if "method" not in tree:
+        raise ConfigError(
+            f"{source} says what a clip is and names no method to train; look at it with `coaug view FILE --preset "
+            f"{source}`, or load it with AVLoader(catalog, preset={str(source)!r}, batch_size=…)"
+        )
     config = build(RunConfig, tree)
     if unknown := set(config.eval.evaluators) - set(EVALUATORS):
         raise ConfigError(
