@@ -11,10 +11,10 @@ METHOD ?= svaclr
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help train resume index stats eval view bench doctor test lint type-check gpu-check demo-table clean
+.PHONY: help train resume index stats eval view bench bench-augment doctor test lint type-check gpu-check demo-table clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-11s %s\n", t, $$0}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-13s %s\n", t, $$0}'
 
 train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="optim.lr=0.1 …"] [OUT=runs/x] [RESUME=1] [PROFILE=1]
 	$(BIN)/coaug train $(METHOD) $(SET) $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PROCS),--procs $(PROCS)) $(if $(OUT),--out "$(OUT)") $(if $(RESUME),--resume) $(if $(PRINT_CONFIG),--print-config)
@@ -28,11 +28,18 @@ stats: $(VENV)/.installed ## DATA=folder|catalog [PRESET=avid] [OUT=stats.json] 
 eval: $(VENV)/.installed ## [RUN=runs/svaclr] [DATA=folder|catalog]: evaluate a trained run again
 	$(BIN)/coaug eval $(or $(RUN),runs/$(METHOD)) $(if $(DATA),--data "$(DATA)")
 
-view: $(VENV)/.installed ## FILE=video.mp4 [PRESET=svaclr] [OUT=sheet.png]: what the augmentation does to it
-	$(BIN)/coaug view $(if $(FILE),"$(FILE)",$(error view: which file? make view FILE=video.mp4)) $(if $(PRESET),--preset $(PRESET)) $(if $(OUT),--out "$(OUT)") $(SET)
+view: $(VENV)/.installed ## FILE=video.mp4 [PRESET=svaclr] [SEED=n] [OUT=sheet.png] [MP4=clips.mp4] [ARGS='--recipe "speed(2)"']: what augmentation does
+	$(BIN)/coaug view $(if $(FILE),"$(FILE)",$(error view: which file? make view FILE=video.mp4)) $(if $(PRESET),--preset $(PRESET)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)") $(if $(MP4),--mp4 "$(MP4)") $(ARGS) $(SET)
 
 bench: $(VENV)/.installed ## measure the loader against its ceiling [ARGS="--json FILE --data FOLDER"]
 	$(BIN)/coaug bench $(ARGS)
+
+$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[bench]"
+	@touch $@ $(VENV)/.installed
+
+bench-augment: $(VENV)/.installed-bench ## measure the augmentation against torchaudio + torch [ARGS="--presets svaclr"]
+	$(BIN)/python benchmarks/augment.py $(ARGS)
 
 doctor: $(VENV)/.installed ## what works on this machine, and the remedy for what does not
 	$(BIN)/coaug doctor

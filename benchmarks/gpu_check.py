@@ -1,6 +1,7 @@
 """Everything that only a GPU can tell, in one command and one JSON file: `make gpu-check`.
 
-Is NVDEC exposed? Do the tests marked `gpu` pass? How many clips a second does the loader deliver there?
+Is NVDEC exposed? Do the tests marked `gpu` pass? How many clips a second does the loader deliver there, and what does the
+augmentation cost against torch?
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ def main() -> int:
         return 2
     report: dict[str, Any] = {"machine": machine(), "driver_libraries": driver_libraries(), "tests": tests()}
     report["loader"] = loader_rates()
+    report["augment"] = augmentation()
     OUT.write_text(json.dumps(report, indent=1))
     print(json.dumps(report, indent=1))
     failed = [name for name, outcome in report["tests"].items() if outcome != "passed"]
@@ -90,6 +92,16 @@ def loader_rates() -> dict[str, float]:
                 passes.append(4 * 32 * 2 / (time.perf_counter() - start))
             rates[f"{device}.{decode}"] = sorted(passes)[2]
     return rates
+
+
+def augmentation() -> list[dict[str, Any]]:
+    """Rows of benchmarks/augment.py: each preset's chain, ours and in torch, and the time to copy a batch once."""
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder) / "rows.json"
+        command = [sys.executable, "benchmarks/augment.py", "--device", "cuda", "--batch", "16", "--json", str(rows)]
+        subprocess.run(command, cwd=ROOT, check=False)
+        found: list[dict[str, Any]] = json.loads(rows.read_text()) if rows.exists() else []
+        return found
 
 
 if __name__ == "__main__":

@@ -1,234 +1,130 @@
-"""The contact sheet of `coaug view`: what the loader made of one recording at several speeds, drawn."""
+"""The contact sheet of `coaug view`: where each view lies in the recording, then a row of panels for each."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.transforms import blended_transform_factory
-from numpy.typing import NDArray
 
-from ..pipelines.catalog import Recording
-from ..pipelines.config import DataConfig
+from .page import GREY, INSIDE, LEFT, PALE, Page, aside, colour, plain
+from .strip import Panel, panels
+from .take import Sheet, Take, Track
 
-WIDTH, DPI = 1400, 100  # pixels; all lengths below are pixels too
-LEFT, RIGHT = 206, 92  # margins beside the time axes
 TOP, BAR, FOOT, GAP = 76, 18, 66, 34
-TILES, TILE, CAPTION, SOUND = 10, 150, 20, 120
-TICKS = (250, 500, 1000, 2000, 4000, 8000, 16000)  # Hz
-INK, GREY, PALE = "#1b1f24", "#6b7280", "#e5e7eb"
-COLOURS = ("#2563eb", "#0d9488", "#d97706", "#be185d")
-RANGE_DB = 70.0  # below the loudest point, which is where the colours begin
-
-
-@dataclass(frozen=True)
-class Take:
-    """One view, T frames and F bands by L frames of sound; what is absent is None.
-
-    Attributes:
-        speed: source seconds per clip second, of picture and sound.
-        frames: (T, H, W, 3) uint8.  pts: (T,) seconds in the recording.
-        decibels: (F, L).  audio_pts: (2,) seconds in the recording, of the first and last sample.
-    """
-
-    speed: float
-    frames: NDArray[np.uint8] | None
-    pts: NDArray[np.float64]
-    decibels: NDArray[np.floating] | None
-    audio_pts: NDArray[np.float64]
-
-    @property
-    def loudest(self) -> int:
-        """The band with most power over the whole clip."""
-        assert self.decibels is not None
-        return int((10 ** (self.decibels / 10)).mean(axis=1).argmax())
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A recording and the takes of it, slowest first; all begin at `start`, in seconds of the file's presentation time.
-
-    `bands`: (F,) Hz, centres of the mel bands. `notes` say what is not shown, and why.
-    """
-
-    recording: Recording
-    config: DataConfig
-    start: float
-    takes: tuple[Take, ...]
-    bands: NDArray[np.float64]
-    notes: tuple[str, ...] = ()
-
-    @property
-    def facts(self) -> str:
-        """The file in one line."""
-        parts = [f"{self.recording.duration:.2f} s"]
-        if v := self.recording.video:
-            turned = f", turned {v.rotation}°" if v.rotation else ""
-            rhythm = ", uneven" if v.vfr else ""
-            parts.append(f"{v.codec} {v.width}×{v.height}{turned}, {v.fps:.4g} frames/s{rhythm}")
-        if a := self.recording.audio:
-            channels = {1: "mono", 2: "stereo"}.get(a.channels, f"{a.channels} channels")
-            parts.append(f"{a.codec} {a.rate / 1000:g} kHz {channels}")
-        return "   ·   ".join((*parts, *self.notes))
-
-    @property
-    def shapes(self) -> str:
-        """What an encoder is given, in one line."""
-        v, a = self.config.video, self.config.audio
-        picture = f"{v.frames} frames of {v.size}×{v.size}, {v.fps:g} a second"
-        sound = f"{a.mels} mel bands × {a.frames}, {1000 * a.hop:g} ms apart"
-        given = {"video": picture, "audio": sound}
-        return "   ·   ".join(given[name] for name in self.config.modalities)
+HEADLINE, LINE, SMALL = 46, 18, 15  # heights of a row's label, of its lines, and of those of its recipe
+LETTERS, CODE = 23, 25  # in a line
+LABEL = 40  # where labels begin
 
 
 def draw(sheet: Sheet) -> Figure:
-    """The sheet, 1400 pixels wide: where the clips lie in the recording, then a row of picture and sound for each."""
-    tile = _tile(sheet)
-    strip = tile + CAPTION if "video" in sheet.config.modalities else 0
-    sound = SOUND if "audio" in sheet.config.modalities else 0
-    row = strip + sound + GAP
-    bars = TOP + BAR * len(sheet.takes) + 44
-    page = _Page(round(bars + row * len(sheet.takes) - GAP + FOOT))
+    """The sheet, 1400 pixels wide."""
+    bars = list(_bars(sheet))
+    rows = [list(panels(take, sheet, colour(v))) for v, take in enumerate(sheet.takes)]
+    heights = [
+        max(_height(row), _label_height(take, sheet)) for row, take in zip(rows, sheet.takes, strict=True)
+    ]
+    top = float(TOP + BAR * len(bars) + 44)
+    page = Page(round(top + sum(heights) + GAP * (len(rows) - 1) + FOOT))
     page.text(24, 30, sheet.recording.key, size=17, weight="bold")
     page.text(24, 54, sheet.facts, size=10.5, color=GREY)
-    _windows(page.axes(TOP + 22, BAR * len(sheet.takes)), sheet)
-    for index, take in enumerate(sheet.takes):
-        top, colour = bars + row * index, COLOURS[index]
-        _label(page, top, row - GAP, take, sheet, colour)
-        if take.frames is not None:
-            _strip(page.axes(top, strip), take, sheet, tile)
-        if take.decibels is not None:
-            _spectrogram(page.axes(top + strip, sound), take, sheet, colour)
+    _windows(page.axes(TOP + 22, BAR * len(bars)), sheet, bars)
+    for v, (take, row, height) in enumerate(zip(sheet.takes, rows, heights, strict=True)):
+        page.bar(24, top, height, colour(v))
+        _label(page, top, take, sheet, colour(v))
+        below = top
+        for panel in row:
+            panel.draw(page.axes(below + panel.gap, panel.height))
+            below += panel.gap + panel.height
+        top += height + GAP
     _clip_axis(page, sheet)
     return page.figure
 
 
-class _Page:
-    """A figure laid out in pixels from the top left corner."""
-
-    def __init__(self, height: float) -> None:
-        self.height = height
-        self.figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
-
-    def axes(self, top: float, height: float) -> Axes:
-        """Axes between the side margins."""
-        width, bottom = WIDTH - LEFT - RIGHT, self.height - top - height
-        return self.figure.add_axes((LEFT / WIDTH, bottom / self.height, width / WIDTH, height / self.height))
-
-    def text(self, x: float, y: float, text: str, **style: Any) -> None:
-        """Text whose base line stands at `y`."""
-        self.figure.text(x / WIDTH, 1 - y / self.height, text, **({"color": INK} | style))
-
-    def line(self, x: float, y: float, height: float, colour: str) -> None:
-        """An upright bar."""
-        place = (x / WIDTH, 1 - (y + height) / self.height)
-        size = (4 / WIDTH, height / self.height)
-        self.figure.add_artist(Rectangle(place, *size, color=colour, linewidth=0))
+def _height(row: list[Panel]) -> float:
+    return sum(panel.gap + panel.height for panel in row)
 
 
-def _tile(sheet: Sheet) -> float:
-    count = min(TILES, sheet.config.video.frames)
-    share = sheet.config.video.seconds / sheet.config.clip_seconds
-    return min(TILE, (WIDTH - LEFT - RIGHT) * share / count - 4)
+def _bars(sheet: Sheet) -> Iterator[tuple[str, str, Track]]:
+    """(text, colour, track): one for a view whose picture and sound play the same part the same way, else two."""
+    for v, take in enumerate(sheet.takes):
+        for name, track in take.parts.items():
+            yield f"{_speed(track)} {name}".strip(), colour(v), track
 
 
-def _windows(axes: Axes, sheet: Sheet) -> None:
-    """Bars over source time: the part of the recording that each take plays."""
-    start, seconds = sheet.start, sheet.config.clip_seconds
-    longest = sheet.takes[-1].speed * seconds
-    low = max(sheet.recording.start, start - longest)
-    high = min(sheet.recording.end, start + 2 * longest)
-    for index, take in enumerate(sheet.takes):
-        axes.barh(index, high - low, left=low, height=0.62, color=PALE)
-        axes.barh(index, take.speed * seconds, left=start, height=0.62, color=COLOURS[index])
-        place = blended_transform_factory(axes.transAxes, axes.transData)
-        style: dict[str, Any] = {
-            "ha": "right",
-            "va": "center",
-            "color": COLOURS[index],
-            "weight": "bold",
-            "size": 10,
-        }
-        axes.text(-0.008, index, f"{take.speed:g}×", transform=place, **style)
-    axes.set(xlim=(low, high), ylim=(len(sheet.takes) - 0.5, -0.5), yticks=[])
-    axes.xaxis.tick_top()
-    _plain(axes, labels=True)
-    axes.text(1.016, 1.0, "s in the\nrecording", transform=axes.transAxes, size=9, color=GREY, va="top")
+def _speed(track: Track) -> str:
+    return ("◂ " if track.direction < 0 else "") + f"{_short(track.speed)}×"
 
 
-def _label(page: _Page, top: float, height: float, take: Take, sheet: Sheet, colour: str) -> None:
-    page.line(24, top, height, colour)
-    page.text(40, top + 24, f"{take.speed:g}×", size=20, weight="bold", color=colour)
-    said = "as recorded" if take.speed == 1 else f"{take.speed:g} times as fast"
-    page.text(40, top + 44, said, size=10)
-    end = sheet.start + take.speed * sheet.config.clip_seconds
-    page.text(40, top + 62, f"{sheet.start:.2f} – {end:.2f} s", size=10, color=GREY)
+def _short(speed: float) -> str:
+    return f"{round(speed, 2):g}"
 
 
-def _strip(axes: Axes, take: Take, sheet: Sheet, tile: float) -> None:
-    """Frames where they stand in clip time, captioned with their presentation times."""
-    assert take.frames is not None
-    frames, seconds = sheet.config.video.frames, sheet.config.clip_seconds
-    count = min(TILES, frames)
-    half = tile / (WIDTH - LEFT - RIGHT) * seconds / 2
-    bottom = CAPTION / (tile + CAPTION)
-    for place in range(count):
-        index = int((place + 0.5) * frames / count)
-        middle = (place + 0.5) / count * sheet.config.video.seconds
-        extent = (middle - half, middle + half, bottom, 1)
-        axes.imshow(take.frames[index], extent=extent, aspect="auto", interpolation="antialiased")
-        caption = f"{take.pts[index]:.2f}" + (" s" if place == 0 else "")
-        axes.text(middle, bottom / 2, caption, ha="center", va="center", size=9, color=GREY)
-    axes.set(xlim=(0, seconds), ylim=(0, 1))
-    axes.axis("off")
-
-
-def _spectrogram(axes: Axes, take: Take, sheet: Sheet, colour: str) -> None:
-    """Log-mel power over clip time; a mark at the right edge names the loudest band."""
-    assert take.decibels is not None
-    audio, bands = sheet.config.audio, sheet.bands
-    top = max(float(t.decibels.max()) for t in sheet.takes if t.decibels is not None)
-    left = (audio.window - audio.hop) / 2  # a column stands for the hop around the middle of its window
-    extent = (left, left + audio.frames * audio.hop, -0.5, len(bands) - 0.5)
-    style: dict[str, Any] = {"cmap": "magma", "vmin": max(audio.floor_db, top - RANGE_DB), "vmax": top}
-    axes.imshow(take.decibels, extent=extent, origin="lower", aspect="auto", interpolation="nearest", **style)
-    shown = [hz for hz in TICKS if bands[0] <= hz <= bands[-1]][-5:]
-    names = [f"{hz / 1000:g} kHz" if hz >= 1000 else f"{hz} Hz" for hz in shown]
-    axes.set(xlim=(0, sheet.config.clip_seconds), yticks=np.interp(shown, bands, np.arange(len(bands))))
-    axes.set_yticklabels(names)
-    _plain(axes, labels=False)
+def _windows(axes: Axes, sheet: Sheet, bars: list[tuple[str, str, Track]]) -> None:
+    """Bars over source time: the part of the recording that each view plays; white arrows where it is backwards."""
+    first, last = min(t.span[0] for *_, t in bars), max(t.span[1] for *_, t in bars)
+    low = min(max(sheet.recording.start, 2 * first - last), first)
+    high = max(min(sheet.recording.end, 2 * last - first), last)
     place = blended_transform_factory(axes.transAxes, axes.transData)
-    hz = bands[take.loudest]
-    text = f"◂ {hz / 1000:.1f} kHz" if hz >= 1000 else f"◂ {hz:.0f} Hz"
-    mark: dict[str, Any] = {
-        "color": colour,
-        "size": 9.5,
-        "weight": "bold",
-        "va": "center",
-        "transform": place,
-    }
-    axes.text(1.003, take.loudest, text, **mark)
+    style: dict[str, Any] = {"ha": "right", "va": "center", "weight": "bold", "size": 10, "transform": place}
+    for index, (text, shade, track) in enumerate(bars):
+        start, end = track.span
+        axes.barh(index, high - low, left=low, height=0.62, color=PALE)
+        axes.barh(index, end - start, left=start, height=0.62, color=shade)
+        if track.direction < 0:
+            arrows = max(int((end - start) / (high - low) * INSIDE / 40), 1)
+            middles = [start + (end - start) * (k + 0.5) / arrows for k in range(arrows)]
+            axes.scatter(middles, [index] * arrows, marker="<", s=16, color="white", linewidths=0, zorder=3)
+        axes.text(-0.008, index, text, color=shade, **style)
+    axes.set(xlim=(low, high), ylim=(len(bars) - 0.5, -0.5), yticks=[])
+    axes.xaxis.tick_top()
+    plain(axes, labels=True)
+    aside(axes, 1.0, "s in the\nrecording", va="top")
 
 
-def _clip_axis(page: _Page, sheet: Sheet) -> None:
+def _label(page: Page, top: float, take: Take, sheet: Sheet, shade: str) -> None:
+    title = " / ".join(dict.fromkeys(_speed(track) for track in take.tracks.values()))
+    page.text(LABEL, top + 24, title, size=20 if len(title) < 9 else 15, weight="bold", color=shade)
+    below = top + HEADLINE
+    for line in _phrases(take):
+        page.text(LABEL, below, line, size=10)
+        below += LINE
+    for line in _spans(take):
+        page.text(LABEL, below, line, size=10, color=GREY)
+        below += LINE
+    for line in _code(take):
+        page.text(LABEL, below + 4, line, size=8.5, color=GREY, family="monospace")
+        below += SMALL
+
+
+def _label_height(take: Take, sheet: Sheet) -> float:
+    return HEADLINE + LINE * (len(_phrases(take)) + len(_spans(take))) + SMALL * len(_code(take)) - 4
+
+
+def _phrases(take: Take) -> list[str]:
+    """What was drawn, in lines."""
+    return [line for phrase in take.told or ("as recorded",) for line in textwrap.wrap(phrase, LETTERS)]
+
+
+def _spans(take: Take) -> list[str]:
+    """The part of the recording, of each modality where they differ."""
+    return [f"{name} {t.span[0]:.2f} – {t.span[1]:.2f} s".strip() for name, t in take.parts.items()]
+
+
+def _code(take: Take) -> list[str]:
+    return textwrap.wrap(take.recipe, CODE)
+
+
+def _clip_axis(page: Page, sheet: Sheet) -> None:
     """The one axis of clip time that all rows share."""
     axes = page.axes(page.height - FOOT + 6, 1)
     axes.set(xlim=(0, sheet.config.clip_seconds), yticks=[])
-    _plain(axes, labels=True)
+    plain(axes, labels=True)
     axes.text(1.016, 0, "s in the\nclip", transform=axes.transAxes, size=9, color=GREY, va="top")
     foot = "each row as an encoder is given it:   " + sheet.shapes
     if "audio" in sheet.config.modalities:
         foot += "   ·   ◂ loudest band"
     page.text(LEFT, page.height - 14, foot, size=9.5, color=GREY)
-
-
-def _plain(axes: Axes, *, labels: bool) -> None:
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.tick_params(length=3, color=GREY, labelcolor=GREY, labelsize=9)
-    if not labels:
-        axes.tick_params(bottom=False, labelbottom=False)

@@ -49,7 +49,7 @@ def feeds(config: DataConfig) -> tuple[Feed, ...]:
     """All inputs, in order, for V views of T frames.
 
     encoded: bytes of a slice, where `in_graph`, and `wanted` (U,), the frames of it to decode, ascending; else
-    pixels (U, H, W, 3). frames (V·T,): which of the U to show at each instant of each view; tone: see `picture_tone`.
+    pixels (U, H, W, 3). frames (V, T): which of the U to show when; look, tone: see `pictures`.
     pcm<v> (n,): sound of view v at its own rate; maps<v>, curves<v>, noise<v>: see `Program`; bank<v>: see `bank`;
     step<v> (1,): samples of the file in one of the clip. cost (2,): frames decoded and frames shown.
     """
@@ -71,10 +71,8 @@ def feeds(config: DataConfig) -> tuple[Feed, ...]:
         Feed("pixels", np.uint8, (1, 16, 16, 3), "FHWC"),
         Feed("in_graph", np.bool_, ()),
         Feed("wanted", np.int32, (1,)),
-        Feed("frames", np.int32, (views * t,)),
-        Feed("crop", np.float32, (views, 4)),
-        *((Feed("colour", np.float32, (views, 4)),) if config.video.jitters else ()),
-        *((Feed("blur", np.float32, (views,)),) if config.video.blur else ()),
+        Feed("frames", np.int32, (views, t)),
+        Feed("look", np.float32, (views, 9)),
         *((Feed("tone", np.float64, (views, t, 4)),) if config.tones("video") else ()),
     )
     audio = (Feed(f"{name}{v}", dtype, blank) for v in range(views) for name, dtype, blank in PLAYED)
@@ -89,8 +87,8 @@ def blanks(config: DataConfig) -> Arrays:
     """A sample of silence and darkness that every operator accepts."""
     arrays = {feed.name: feed.zeros() for feed in feeds(config)}
     for name, array in arrays.items():
-        if name == "crop":
-            array[..., 2:] = 1
+        if name == "look":
+            array[:, 2:7] = 1
         if name.startswith("curves"):
             array[0, 6] = 1  # the clip's own map is the one row
         if name.startswith("maps"):

@@ -13,7 +13,7 @@ from nvidia.dali.pipeline import do_not_convert
 
 from .config import AudioConfig, DataConfig
 from .feeds import DTYPES, PLAYED, feeds
-from .picture import picture
+from .picture import pictures
 from .play import play
 from .sound import centres, spectrogram
 from .source import Source
@@ -43,7 +43,7 @@ def graph_codecs(device: str) -> frozenset[str]:
 def build(source: Source, *, device: str, parallel: bool) -> Any:
     """The graph; its outputs are `outputs(config)`: video (V, 3, T, H, W), audio (V, 1, F, L), waveform (V, S)."""
     feed = _inputs(source, parallel)
-    shown = _decode(feed, device) if "video" in source.config.modalities else None
+    shown = _shown(feed, source.config, device) if "video" in source.config.modalities else None
     return _outputs(feed, shown, source.config, device)
 
 
@@ -62,11 +62,12 @@ def _inputs(source: Source, parallel: bool) -> dict[str, Any]:
     return dict(zip((f.name for f in inputs), tensors, strict=True))
 
 
+@do_not_convert  # type: ignore[untyped-decorator]
 def _outputs(feed: dict[str, Any], shown: Any, config: DataConfig, device: str) -> tuple[Any, ...]:
     outputs = [feed[name] for name in PASSED]
     views = range(len(config.views))
     if shown is not None:
-        outputs.append(_stack([_clip(shown, feed, v, config, device) for v in views]))
+        outputs.append(shown)
     if "audio" in config.modalities:
         heard = [_played(feed, v, config.audio, device) for v in views]
         outputs.append(_stack([spectrogram(played, config.audio, device) for played in heard]))
@@ -80,27 +81,21 @@ def _stack(clips: list[Any]) -> Any:
     return fn.stack(*clips)
 
 
+def _shown(feed: dict[str, Any], config: DataConfig, device: str) -> Any:
+    """(V, 3, T, S, S) float32 of all views."""
+    return pictures(_decode(feed, device), feed["frames"], feed["look"], feed.get("tone"), config, device)
+
+
 def _decode(feed: dict[str, Any], device: str) -> Any:
-    """(V·T, H, W, 3) uint8: the frames on screen at every instant of every view."""
+    """(U, H, W, 3) uint8: every frame that any view shows."""
     if feed["in_graph"]:
-        decoded = fn.decoders.video(
-            feed["encoded"], frames=feed["wanted"], device="mixed" if device == "gpu" else "cpu"
-        )
-    else:
-        decoded = _on(feed["pixels"], device)
-    return fn.sequence_rearrange(decoded, new_order=feed["frames"])
+        kind = "mixed" if device == "gpu" else "cpu"
+        return fn.decoders.video(feed["encoded"], frames=feed["wanted"], device=kind)
+    return _on(feed["pixels"], device)
 
 
 def _on(tensor: Any, device: str) -> Any:
     return tensor.gpu() if device == "gpu" else tensor
-
-
-def _clip(shown: Any, feed: dict[str, Any], view: int, config: DataConfig, device: str) -> Any:
-    """(3, T, H, W) float32 of one view."""
-    t = config.video.frames
-    frames = fn.reshape(shown[view * t : (view + 1) * t], layout="FHWC")
-    colour, blur, tone = (feed[name][view] if name in feed else None for name in ("colour", "blur", "tone"))
-    return picture(frames, feed["crop"][view], colour, blur, tone, config.video, device)
 
 
 def _played(feed: dict[str, Any], view: int, audio: AudioConfig, device: str) -> Any:

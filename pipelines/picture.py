@@ -1,7 +1,7 @@
-"""A clip's picture in the DALI graph: cut out, resized, coloured, blurred, played through gain and fill, normalised.
+"""The pictures of a sample in the DALI graph: cut out, resized, coloured, blurred, played through gain and fill.
 
 Every number comes from the plan and holds for all frames of a clip, but for `tone`, which has a row a frame. DALI's
-operators do the spatial part on a GPU; on a CPU `develop` does the same in one pass and a small part of their time.
+operators do the spatial part on a GPU; on a CPU `develop` does all of it in one pass and a small part of their time.
 """
 
 from __future__ import annotations
@@ -16,58 +16,61 @@ from .show import show
 from .spatial.develop import develop
 
 if TYPE_CHECKING:
-    from .config import VideoConfig
-
-NEUTRAL = np.array([1, 1, 1, 0], np.float32)  # colour that changes nothing
+    from .config import DataConfig, VideoConfig
 
 
-def picture(
-    frames: Any, crop: Any, colour: Any, blur: Any, tone: Any, video: VideoConfig, device: str
-) -> Any:
-    """One view's clip, (3, T, S, S) float32 of layout CFHW.
+def pictures(frames: Any, index: Any, look: Any, tone: Any, config: DataConfig, device: str) -> Any:
+    """All views' clips, (V, 3, T, S, S) float32.
 
     On a GPU, blur needs `enable_conditionals` and a caller that DALI converts: it is left out where sigma is 0.
 
     Args:
-        frames: (T, H, W, 3) uint8, on `device`; all other inputs lie on the host.
-        crop: (4,) float32: left, top, right, bottom as shares of width and height; left > right mirrors.
-        colour: (4,) float32: factors of brightness, contrast and saturation, and the turn of the hue in degrees.
-            Unused, and may be None, unless `video.jitters`.
-        blur: float32, sigma of a Gaussian in output pixels; 0 is none. Unused, and may be None, unless `video.blur`.
-        tone: (T, 4) float64, rows as in `show`; None plays the frames as they are.
+        frames: (U, H, W, 3) uint8, on `device`; all other inputs lie on the host.
+        index: (V, T) int32, which of the U each view shows at each instant.
+        look: (V, 9) float32: left, top, right, bottom as shares of width and height (left > right mirrors), factors of
+            brightness, contrast and saturation, the hue's turn in degrees, sigma of a Gaussian in output pixels or 0.
+        tone: (V, T, 4) float64, rows as in `show`; None plays the frames as they are.
     """
     if device == "cpu":
-        shown = _developed(frames, crop, colour, blur, video)
-    else:
-        shown = operators(frames, crop, colour, blur, video)
-    return _normalised(shown, tone, video, device)
+        return _developed(frames, index, look, tone, config)
+    clips = []
+    for v in range(len(config.views)):
+        shown = fn.sequence_rearrange(frames, new_order=index[v])
+        clips.append(_normalised(operators(shown, look[v], config.video), _row(tone, v), config.video))
+    return fn.stack(*clips)
 
 
 @do_not_convert  # type: ignore[untyped-decorator]
-def _developed(frames: Any, crop: Any, colour: Any, blur: Any, video: VideoConfig) -> Any:
-    colour = colour if video.jitters else types.Constant(NEUTRAL, device="cpu")
-    sigma = (
-        fn.reshape(blur, shape=[1])
-        if video.blur > 0
-        else types.Constant(np.zeros(1, np.float32), device="cpu")
-    )
-    return develop(frames, crop, colour, sigma, size=video.size)
+def _row(tone: Any, view: int) -> Any:
+    return None if tone is None else tone[view]
 
 
-def operators(frames: Any, crop: Any, colour: Any, blur: Any, video: VideoConfig) -> Any:
-    """(T, S, S, 3) uint8: the spatial part with DALI's operators, on whichever device the frames are."""
-    shown = _cut(frames, crop, video.size)
+@do_not_convert  # type: ignore[untyped-decorator]
+def _developed(frames: Any, index: Any, look: Any, tone: Any, config: DataConfig) -> Any:
+    video = config.video
+    if tone is None:
+        plain = np.tile(np.array([1, 0, 0, 0], np.float32), (len(config.views), video.frames, 1))
+        tone = fn.cast(types.Constant(plain, device="cpu"), dtype=types.FLOAT64)
+    return develop(frames, index, look, tone, size=video.size, mean=video.mean, std=video.std)
+
+
+def operators(frames: Any, look: Any, video: VideoConfig) -> Any:
+    """(T, S, S, 3) uint8: the spatial part with DALI's operators, on whichever device the frames are.
+
+    Colour and blur are done iff the config asks for them.
+    """
+    shown = _cut(frames, look, video.size)
     if video.jitters:
-        shown = _coloured(shown, colour)
+        shown = _coloured(shown, look)
     if video.blur > 0:
-        shown = _blurred(shown, blur)
+        shown = _blurred(shown, look[8])
     return shown
 
 
 @do_not_convert  # type: ignore[untyped-decorator]  # DALI's conversion knows no generators
-def _cut(frames: Any, crop: Any, size: int) -> Any:
+def _cut(frames: Any, look: Any, size: int) -> Any:
     """Crop, mirror and resize in one step, low-passed where it gets smaller."""
-    left, top, right, bottom = (crop[side] for side in range(4))
+    left, top, right, bottom = (look[side] for side in range(4))
     return fn.resize(
         fn.reshape(frames, layout="FHWC"),
         size=[size, size],
@@ -78,10 +81,8 @@ def _cut(frames: Any, crop: Any, size: int) -> Any:
     )
 
 
-def _coloured(frames: Any, colour: Any) -> Any:
-    return fn.color_twist(
-        frames, brightness=colour[0], contrast=colour[1], saturation=colour[2], hue=colour[3]
-    )
+def _coloured(frames: Any, look: Any) -> Any:
+    return fn.color_twist(frames, brightness=look[4], contrast=look[5], saturation=look[6], hue=look[7])
 
 
 def _blurred(frames: Any, sigma: Any) -> Any:
@@ -92,13 +93,9 @@ def _blurred(frames: Any, sigma: Any) -> Any:
 
 
 @do_not_convert  # type: ignore[untyped-decorator]
-def _normalised(frames: Any, tone: Any, video: VideoConfig, device: str) -> Any:
-    if tone is None and device == "cpu":  # there `show` is faster than crop_mirror_normalize
-        plain = np.tile(np.array([1, 0, 0, 0], np.float32), (video.frames, 1))
-        tone = fn.cast(types.Constant(plain, device="cpu"), dtype=types.FLOAT64)
+def _normalised(frames: Any, tone: Any, video: VideoConfig) -> Any:
     if tone is not None:
-        rows = tone.gpu() if device == "gpu" else tone
-        return show(frames, rows, mean=video.mean, std=video.std, device=device)
+        return show(frames, tone.gpu(), mean=video.mean, std=video.std, device="gpu")
     return fn.crop_mirror_normalize(
         frames,
         dtype=types.FLOAT,

@@ -56,20 +56,29 @@ def walk(p: Any, weight: Any, n: int, maps: Any, row: int, end: int, head: int) 
         row = after
 
 
-def read(x: float, pcm: Any, bank: Any) -> float:
-    """The sound at position `x`, through the taps of its phase; silence outside the source."""
+def read(out: Any, places: Any, gain: Any, beside: Any, n: int, pcm: Any, bank: Any) -> None:
+    """out[:n], the sound at positions places + beside through the taps of their phases; silence outside the source.
+
+    Where the gain is 0 nobody hears it, and nothing is read.
+    """
     phases, taps = bank.shape
-    # the nearest phase; half-way cases all go one way, or rounding errors would make a clip jitter
-    q = int(math.floor((x - 0.5) * phases + 0.5 + 1e-6))  # noqa: RUF046  # on CUDA floor gives a float
-    if phases == taps == 1:  # equal rates: the sample itself
-        return bank[0, 0] * pcm[q] if 0 <= q < pcm.shape[0] else 0.0
-    first = q // phases - (taps - 1) // 2
-    low, high = max(0, -first), max(0, min(taps, pcm.shape[0] - first))
-    weights, around = bank[q % phases, low:high], pcm[first + low : first + high]
-    total = np.float32(0.0)
-    for k in range(len(weights)):
-        total += weights[k] * around[k]
-    return total  # type: ignore[return-value]
+    half, length = (taps - 1) // 2, pcm.shape[0]
+    for i in range(n):
+        x, total = places[i] + beside[i] - 0.5, np.float32(0.0)
+        if gain[i] != 0.0:
+            before = int(math.floor(x))  # noqa: RUF046  # on CUDA floor gives a float
+            # the nearest phase; half-way cases all go one way, or rounding errors would make a clip jitter
+            phase = int((x - before) * phases + 0.5 + 1e-6)
+            if phase >= phases:
+                before, phase = before + 1, phase - phases
+            first = before - half
+            if first >= 0 and first + taps <= length:
+                for k in range(taps):
+                    total += bank[phase, k] * pcm[first + k]
+            else:
+                for k in range(max(0, -first), min(taps, length - first)):
+                    total += bank[phase, k] * pcm[first + k]
+        out[i] = total
 
 
 def player(jit: Jit, fast: Jit, window: int = 0, hop: int = 0, centre: float = 0.0) -> Jit:
@@ -121,10 +130,13 @@ def player(jit: Jit, fast: Jit, window: int = 0, hop: int = 0, centre: float = 0
         step: Any,
         room: Any,
     ) -> None:
-        """out[first : first + n]; `room` (5, n) is memory to work in."""
-        gain, fill, p, other, weight = room[0], room[1], room[2], room[3], room[4]
+        """out[first : first + n]; `room` (7, n) is memory to work in."""
+        gain, fill, p, weight, beside = room[0], room[1], room[2], room[3], room[4]
+        heard, other = room[5], room[6]
         for i in range(n):
-            gain[i], fill[i], weight[i] = 1.0, 0.0, 0.0
+            gain[i], fill[i], weight[i], beside[i] = 1.0, 0.0, 0.0, 0.0
+            if window > 0:
+                beside[i] = ((first + i) % window + 0.5 - 0.5 * window) * step[0]
         if curves.shape[0] > 1:
             toned(first, n, gain, fill, p, other, maps, curves, noise)
         end, spliced = int(curves[0, 6]), False
@@ -132,17 +144,15 @@ def player(jit: Jit, fast: Jit, window: int = 0, hop: int = 0, centre: float = 0
             spliced |= maps[row, 2] > 0.0
         start(p, first, n, True)
         move(p, weight, n, maps, 0, end, 0)
+        hear(heard, p, gain, beside, n, pcm, bank)
         if spliced:
-            start(other, first, n, True)
-            move(other, weight, n, maps, 0, end, 1)
+            start(p, first, n, True)
+            move(p, weight, n, maps, 0, end, 1)
+            hear(other, p, gain, beside, n, pcm, bank)
+            for i in range(n):
+                heard[i] += weight[i] * (other[i] - heard[i])
         for i in range(n):
-            beside = ((first + i) % window + 0.5 - 0.5 * window) * step[0] if window > 0 else 0.0
-            heard = np.float32(0.0)
-            if gain[i] != 0.0:
-                heard = hear(p[i] + beside, pcm, bank)
-                if weight[i] > 0.0:
-                    heard += np.float32(weight[i]) * (hear(other[i] + beside, pcm, bank) - heard)
-            out[first + i] = gain[i] * heard + fill[i]
+            out[first + i] = gain[i] * heard[i] + fill[i]
 
     compiled: Jit = jit(samples)
     return compiled
@@ -156,7 +166,7 @@ def play_cpu(window: int = 0, hop: int = 0, centre: float = 0.0) -> Jit:
     samples = player(njit, njit(fastmath=True), window, hop, centre)
 
     def run(out: Any, pcm: Any, maps: Any, curves: Any, bank: Any, noise: Any, step: Any) -> None:
-        room = np.empty((5, BLOCK))
+        room = np.empty((7, BLOCK))
         for first in range(0, out.shape[0], BLOCK):
             n = min(BLOCK, out.shape[0] - first)
             samples(out, first, n, pcm, maps, curves, bank, noise, step, room)
@@ -176,7 +186,7 @@ def play_gpu(window: int = 0, hop: int = 0, centre: float = 0.0) -> Jit:
     samples = player(device, device, window, hop, centre)
 
     def run(out: Any, pcm: Any, maps: Any, curves: Any, bank: Any, noise: Any, step: Any) -> None:
-        room = cuda.local.array((5, 1), float64)
+        room = cuda.local.array((7, 1), float64)
         for i in range(cuda.grid(1), out.shape[0], cuda.gridsize(1)):
             samples(out, i, 1, pcm, maps, curves, bank, noise, step, room)
 

@@ -3,13 +3,15 @@
     recipe := step | step "|" recipe
     step   := [scope ":"] name [ "(" arguments ")" ]
 
-Arguments are numbers, words, lists of these, and `key=value`, as in Python; nothing is evaluated.
+Arguments are numbers and words, also as `key=value`; nothing is evaluated.
 """
 
 from __future__ import annotations
 
 import ast
 import difflib
+import inspect
+import math
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -34,6 +36,8 @@ def parse(
 ) -> tuple[Step[T], ...]:
     """The steps of `text`, in order; the empty text is the empty recipe. Raises RecipeError."""
     parts = [part.strip() for part in text.split("|")] if text.strip() else []
+    if not all(parts):
+        raise RecipeError(f"{text!r}: an empty step; a step is written as name(number, …), between two |")
     return tuple(_step(part, registry, scopes) for part in parts)
 
 
@@ -46,10 +50,24 @@ def _step(text: str, registry: Mapping[str, Callable[..., T]], scopes: Collectio
         near = difflib.get_close_matches(name, registry, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(registry)}"
         raise RecipeError(f"{text!r}: unknown step {name!r}; {hint}")
+    make, wanted = registry[name], _usage(name, registry[name])
     try:
-        return Step(registry[name](*positional, **keywords), scope)
-    except (TypeError, ValueError) as error:
-        raise RecipeError(f"{text!r}: {str(error).replace('__init__()', name)}") from None
+        inspect.signature(make).bind(*positional, **keywords)
+    except TypeError:
+        raise RecipeError(f"{text!r}: write it as {wanted}") from None
+    try:
+        return Step(make(*positional, **keywords), scope)
+    except TypeError:
+        raise RecipeError(f"{text!r}: a value of the wrong kind in {wanted}") from None
+    except ValueError as error:
+        raise RecipeError(f"{text!r}: {error}") from None
+
+
+def _usage(name: str, make: Callable[..., Any]) -> str:
+    """The step and what it takes, as one would type it."""
+    parameters = inspect.signature(make).parameters.values()
+    plain = [p.replace(annotation=inspect.Parameter.empty) for p in parameters]
+    return f"{name}({', '.join(map(str, plain))})"
 
 
 def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -67,5 +85,8 @@ def _call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
 
 
 def _value(node: ast.expr) -> Any:
-    """A literal; a bare word stands for itself."""
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    """A finite number or a word, with or without quotes."""
+    value = node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    if isinstance(value, str) or (type(value) in (int, float) and math.isfinite(value)):
+        return value
+    raise ValueError(f"neither a number nor a word: {value!r}")

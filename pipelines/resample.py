@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 ZEROS = 24  # zero crossings of the sinc on each side
 PASS = 0.85  # share of the narrower band that is left alone; above it the filter falls, and is down where it ends
 BETA = 6.0  # Kaiser window: more than 60 dB down
+GRID = np.linspace(0, 1, 4097)
+KAISER = np.i0(BETA * np.sqrt(1 - GRID**2)) / np.i0(
+    BETA
+)  # one side of the window, from its middle to its end
 FEWEST, MOST = 32, 512  # phases: a clip starts at the nearest one, at most 1/64 of a source sample away
 
 
@@ -39,8 +43,8 @@ def bank(rates: Fraction, speed: float) -> NDArray[np.float32]:
     if abs(exact - speed) < 1e-9:
         return _bank(float(rates * exact), phases(rates * exact))
     ratio = float(rates) * speed
-    # any position may occur; a cutoff from a scale of 1/32 octaves, so that tables are shared
-    return _bank(2.0 ** (np.ceil(32 * np.log2(ratio)) / 32) if ratio > 1 else 1.0, MOST)
+    # any position may occur; a cutoff from a scale of 1/16 octaves, so that tables are shared
+    return _bank(2.0 ** (np.ceil(16 * np.log2(ratio)) / 16) if ratio > 1 else 1.0, MOST)
 
 
 @lru_cache(maxsize=128)
@@ -51,6 +55,5 @@ def _bank(ratio: float, count: int) -> NDArray[np.float32]:
     cutoff = (1 + PASS) / 2 / max(ratio, 1.0)
     half = int(np.ceil(ZEROS / cutoff))
     offsets = np.arange(-half, half + 2) - np.arange(count)[:, None] / count
-    window = np.i0(BETA * np.sqrt(np.clip(1 - (offsets / (half + 1)) ** 2, 0, 1))) / np.i0(BETA)
-    taps = np.sinc(cutoff * offsets) * window
+    taps = np.sinc(cutoff * offsets) * np.interp(np.abs(offsets) / (half + 1), GRID, KAISER)
     return np.asarray(taps / taps.sum(axis=1, keepdims=True), np.float32)

@@ -67,18 +67,23 @@ def _add_noise(red: Any, green: Any, blue: Any, seed: int, amplitude: Any, norma
         blue[p] += amplitude * normals[third & 0xFFFF]
 
 
+@njit  # type: ignore[untyped-decorator]
+def show_frame(out: Any, t: int, frame: Any, row: Any, levels: Any, normals: Any) -> None:
+    """Fill out[:, t] (3, H, W) from `frame` (H, W, 3); other arguments as in `show_cpu`."""
+    red, green, blue = out[0, t].reshape(-1), out[1, t].reshape(-1), out[2, t].reshape(-1)
+    r, g, b = _level(row, 0, levels), _level(row, 1, levels), _level(row, 2, levels)
+    _plain(red, green, blue, frame.reshape(-1), r, g, b)
+    if row[2] != 0.0:
+        _add_noise(red, green, blue, _seed(row[3]), np.float32(row[2]), normals)
+
+
 def show_cpu(out: Any, frames: Any, tone: Any, levels: Any, normals: Any) -> None:
     """Fill `out` (3, T, H, W) from `frames` (T, H, W, 3), `tone` (T, 4) as in `show`.
 
     levels (3, 3) holds 1 / 255 std, 1 / std and mean / std of each channel, normals (65536,) the normal's quantiles.
     """
     for t in range(frames.shape[0]):
-        red, green, blue = out[0, t].reshape(-1), out[1, t].reshape(-1), out[2, t].reshape(-1)
-        row = tone[t]
-        r, g, b = _level(row, 0, levels), _level(row, 1, levels), _level(row, 2, levels)
-        _plain(red, green, blue, frames[t].reshape(-1), r, g, b)
-        if row[2] != 0.0:
-            _add_noise(red, green, blue, _seed(row[3]), np.float32(row[2]), normals)
+        show_frame(out, t, frames[t], tone[t], levels, normals)
 
 
 def show_gpu() -> Any:
@@ -118,9 +123,13 @@ def show(frames: Any, tone: Any, *, mean: Sequence[float], std: Sequence[float],
             and its key, an integer in [0, 2^53).
         mean, std: of each channel, as shares of white.
     """
+    return fn.reshape(_operator(device)(frames, tone, *constants(mean, std, device)), layout="CFHW")
+
+
+def constants(mean: Sequence[float], std: Sequence[float], device: str) -> tuple[Any, ...]:
+    """`levels` and `normals` of `show_cpu` in a DALI graph."""
     levels = np.stack([1 / (255 * np.asarray(std)), 1 / np.asarray(std), np.divide(mean, std)], axis=1)
-    constants = (types.Constant(value.astype(np.float32), device=device) for value in (levels, quantiles()))
-    return fn.reshape(_operator(device)(frames, tone, *constants), layout="CFHW")
+    return tuple(types.Constant(value.astype(np.float32), device=device) for value in (levels, quantiles()))
 
 
 @lru_cache

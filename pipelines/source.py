@@ -146,7 +146,8 @@ class Source:
         u = instants(self.config.video.frames) * self.config.video.seconds / seconds
         timelines = [clips.timeline(0, v, VIDEO) for v in range(len(self.config.views))]
         times = clips.start[0][:, None] + seconds * np.stack([timeline.time(u) for timeline in timelines])
-        arrays: Arrays = {"crop": clips.crop[0], "colour": clips.colour[0], "blur": clips.blur[0]}
+        look = np.concatenate([clips.crop[0], clips.colour[0], clips.blur[0][:, None]], axis=1)
+        arrays: Arrays = {"look": look}
         if self.config.tones("video"):
             arrays["tone"] = np.stack([picture_tone(timeline, u) for timeline in timelines])
         if trust_graph and self._graph_decodes(recording, stream.codec_context):
@@ -156,7 +157,8 @@ class Source:
             shown = frames = self._host_frames(container, recording, times.ravel(), clips.crop[0], deadline)
             arrays |= {"pixels": frames.pixels}
         cost = np.array([shown.decoded, len(np.unique(shown.index))])
-        return arrays | {"frames": shown.index, "video_pts": shown.pts.reshape(times.shape), "cost": cost}
+        index, pts = (numbers.reshape(times.shape) for numbers in (shown.index, shown.pts))
+        return arrays | {"frames": index, "video_pts": pts, "cost": cost}
 
     def _graph_decodes(self, recording: Recording, codec: Any) -> bool:
         assert recording.video is not None

@@ -21,9 +21,7 @@ from coaug.pipelines.loader import AVLoader
 from coaug.pipelines.plan import plan
 
 SPEEDS = (1.0, 2.0, 3.0, 4.0)
-EACH_WAY = tuple(
-    ViewConfig(f"speed({speed}) | reverse({back})") for back in (0.0, 1.0) for speed in SPEEDS
-)
+EACH_WAY = tuple(ViewConfig(f"speed({speed}) | reverse({back})") for back in (0.0, 1.0) for speed in SPEEDS)
 WHOLE: dict[str, Any] = {"crop": "resized(1, 1, 0.1, 10)", "flip": 0.0}
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 SHORT = VideoConfig(frames=6, fps=7.5, size=64, **WHOLE, **PLAIN)  # 0.8 s: 3.2 s at speed 4

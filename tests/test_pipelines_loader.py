@@ -248,3 +248,15 @@ def test_the_route_of_each_codec_is_told(mixed: Catalog) -> None:
     assert "vp9 (5) in the graph" in told
     assert "mpeg4 (5) on the host" in told
     assert "in the graph" not in AVLoader(mixed, SILENT, batch_size=2, workers=0, decode="host").describe()
+
+
+def test_a_batch_keeps_its_memory(mixed: Catalog) -> None:
+    """Batches are DALI's own memory, uncopied: later steps and the loader's end must leave them alone."""
+    kept = []
+    with AVLoader(mixed, CONFIG, batch_size=BATCH, workers=0) as loader:
+        for batch in islice(endless(loader), 8):
+            assert batch.video is not None and batch.audio is not None
+            kept.append((batch.video, batch.video.clone(), batch.audio, batch.audio.clone()))
+    del loader
+    for video, video_then, audio, audio_then in kept:
+        assert torch.equal(video, video_then) and torch.equal(audio, audio_then)

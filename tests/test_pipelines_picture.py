@@ -15,8 +15,9 @@ from nvidia.dali import fn, pipeline_def, types
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from coaug.pipelines.config import VideoConfig
-from coaug.pipelines.picture import operators, picture
+from coaug.pipelines.config import DataConfig, VideoConfig
+from coaug.pipelines.picture import operators, pictures
+from coaug.pipelines.show import quantiles
 from coaug.pipelines.spatial.develop import develop_cpu
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -76,9 +77,12 @@ def clips(count: int, frames: int = 2, height: int = 60, width: int = 83) -> lis
 def developed(
     frames: np.ndarray, crop: tuple[float, ...], colour: tuple[float, ...], sigma: float, size: int
 ) -> np.ndarray:
-    out = np.zeros((len(frames), size, size, 3), np.uint8)
-    compiled(out, frames, *(np.array(values, np.float32) for values in (crop, colour, [sigma])))
-    return out
+    """What the operator makes of one view, unnormalised: (T, S, S, 3) uint8."""
+    count = len(frames)
+    out, index = np.zeros((1, 3, count, size, size), np.float32), np.arange(count, dtype=np.int32)[None]
+    plain, levels = np.tile([1.0, 0, 0, 0], (1, count, 1)), np.tile(np.float32([1, 255, 0]), (3, 1))
+    compiled(out, index, frames, np.array([[*crop, *colour, sigma]], np.float32), plain, levels, quantiles())
+    return np.ascontiguousarray(np.moveaxis(out[0], 0, -1), np.uint8)
 
 
 def build(
@@ -88,24 +92,30 @@ def build(
     tone: list[np.ndarray] | None = None,
     only_operators: bool = False,
 ) -> list[np.ndarray]:
-    """`picture` of a batch of clips, crops, colours and sigmas, or DALI's operators on their own."""
-    frames, *given = zip(*batch, strict=True)
+    """`pictures` of a batch of clips, crops, colours and sigmas, or DALI's operators on their own."""
+    frames = [clip for clip, *_ in batch]
+    looks = [
+        (*crop, *(colour if video.jitters else NEUTRAL), sigma if video.blur else 0)
+        for _, crop, colour, sigma in batch
+    ]
 
     def numbers(values: Any, ndim: int, dtype: Any = np.float32) -> Any:
-        arrays = [np.array(value, dtype) for value in values]
-        kind = types.FLOAT if dtype is np.float32 else types.FLOAT64
+        """One array a clip, of its single view."""
+        arrays = [np.array([value], dtype) for value in values]
+        kind = {np.float32: types.FLOAT, np.float64: types.FLOAT64, np.int32: types.INT32}[dtype]
         return fn.external_source([arrays], ndim=ndim, dtype=kind, cycle=True)
 
     @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
     def graph() -> Any:
-        shown = fn.external_source([list(frames)], ndim=4, dtype=types.UINT8, cycle=True)
+        shown = fn.external_source([frames], ndim=4, dtype=types.UINT8, cycle=True)
         shown = shown.gpu() if device == "gpu" else shown
-        crop, colour, blur = numbers(given[0], 1), numbers(given[1], 1), numbers(given[2], 0)
+        look = numbers(looks, 2)
         if only_operators:
-            return operators(shown, crop, colour, blur, video)
-        rows = numbers(tone, 2, np.float64) if tone is not None else None
-        colour, blur = colour if video.jitters else None, blur if video.blur > 0 else None
-        return picture(shown, crop, colour, blur, rows, video, device)
+            return operators(shown, look[0], video)
+        index = numbers([np.arange(video.frames)] * len(looks), 2, np.int32)
+        rows = numbers(tone, 3, np.float64) if tone is not None else None
+        shown = fn.reshape(shown, layout="FHWC")
+        return pictures(shown, index, look, rows, DataConfig(video=video), device)[0]
 
     built = graph(batch_size=len(batch), num_threads=2, device_id=0 if device == "gpu" else None)
     built.build()

@@ -29,7 +29,9 @@ from coaug.pipelines.loader import AHEAD, AVLoader, ErrorBudget, LoaderError
 
 PICTURE = VideoConfig(frames=3, fps=6.0, size=32)
 CONFIG = DataConfig(
-    video=PICTURE, audio=AudioConfig(rate=16000, seconds=0.5, mels=16), views=(ViewConfig("video: speed(1, 2)"),)
+    video=PICTURE,
+    audio=AudioConfig(rate=16000, seconds=0.5, mels=16),
+    views=(ViewConfig("video: speed(1, 2)"),),
 )
 SILENT = DataConfig(video=PICTURE, modalities=("video",))
 GOOD = 5

@@ -89,6 +89,10 @@ class Transform:
         """What happens to the clip, whose time so far is `before`, in clip lengths of [0, 1)."""
         return Timeline()
 
+    def describe(self, parameters: Parameters, clip: Clip) -> str:
+        """What happens to the clip, in a few words; "" where `place` says all there is, or where nothing happens."""
+        return ""
+
 
 def require(condition: bool, message: str) -> None:
     """Raises ValueError where an argument of a recipe makes no sense."""

@@ -49,3 +49,10 @@ class Fade(Transform):
         ramps = [Curve(int(kind), 0.0, rise)] if rise else []
         ramps += [Curve(int(kind), 1.0, 1.0 - fall)] if fall else []
         return Timeline(gain=tuple(map(Factor, ramps)))
+
+    def describe(self, parameters: Parameters, clip: Clip) -> str:
+        """Such as "faded in over 21%, out over 8% (half sine)"."""
+        rise, fall, kind = parameters
+        name = next(name for name, number in SHAPES.items() if number == kind).replace("_", " ")
+        ends = [f"{way} over {share:.0%}" for way, share in (("in", rise), ("out", fall)) if share]
+        return f"faded {', '.join(ends)} ({name})" if ends else ""

@@ -73,3 +73,7 @@ class Volume(Transform):
     def timeline(self, parameters: Parameters, clip: Clip, before: TimeMap) -> Timeline:
         """A constant gain."""
         return Timeline(gain=(Factor(constant(parameters[0])),))
+
+    def describe(self, parameters: Parameters, clip: Clip) -> str:
+        """Such as "1.07 times the volume"."""
+        return f"{parameters[0]:.2f} times the volume"

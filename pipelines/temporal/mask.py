@@ -49,3 +49,9 @@ class Mask(Transform):
         if self.fill == "noise":
             fill += (Factor(white(int(key), clip.count, clip.sound.rms if clip.sound else 1.0)),)
         return Timeline(gain=(Factor(segment(start, end, outside=True)),), fill=(fill,))
+
+    def describe(self, parameters: Parameters, clip: Clip) -> str:
+        """Such as "masked by noise from 20% to 45%"."""
+        start, end, _ = parameters
+        what = "noise" if self.fill == "noise" else f"{self.fill:g}"
+        return f"masked by {what} from {start:.0%} to {end:.0%}" if end > start else ""

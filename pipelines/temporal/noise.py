@@ -18,8 +18,8 @@ from .mask import KEYS
 class Noise(Transform):
     """`audio: noise(pink, 5, 20)`: Gaussian noise of a colour, so many decibels (uniform) below the recorded clip.
 
-    White, pink and brown: power proportional to 1, 1 / f and 1 / f². The order of the steps says whether later ones
-    act on it.
+    White, pink and brown: power proportional to 1, 1 / f and 1 / f². Later steps act on it, but for a pitch shift, which
+    moves what was recorded only.
     """
 
     colour: str = "white"
@@ -45,3 +45,8 @@ class Noise(Transform):
         level = (clip.sound.rms if clip.sound else 1.0) * 10.0 ** (-ratio / 20)
         noise = white(int(key), clip.count, level, list(COLOURS)[int(colour)])
         return Timeline(fill=((Factor(noise),),))
+
+    def describe(self, parameters: Parameters, clip: Clip) -> str:
+        """Such as "pink noise, 12 dB below"."""
+        ratio, _, colour = parameters
+        return f"{list(COLOURS)[int(colour)]} noise, {ratio:.0f} dB below"

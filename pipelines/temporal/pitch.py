@@ -52,6 +52,10 @@ class Pitch(Transform):
         slope, faded = (ratio,) * len(starts), overlap / clip.seconds
         return Timeline(TimeMap((Stage(start, source, slope, overlap=faded),)))
 
+    def describe(self, parameters: Parameters, clip: Clip) -> str:
+        """Such as "pitch +4.2 semitones"."""
+        return f"pitch {parameters[0]:+.1f} semitones"
+
 
 def _coarse(clip: Clip, before: TimeMap) -> NDArray[np.float64]:
     """The clip so far at `COARSE` Hz, from `PIECE` seconds before its beginning to as long after its end."""

@@ -32,7 +32,15 @@ class Resample(Transform):
 
     def timeline(self, parameters: Parameters, clip: Clip, before: TimeMap) -> Timeline:
         """u, held for a share of the clip."""
-        kept = max(round(clip.count * (1.0 - parameters[0])), 1)
+        kept = self._kept(parameters, clip)
         if kept >= clip.count:
             return Timeline()
         return Timeline(TimeMap((Stage(hold=1.0 / kept),)))
+
+    def describe(self, parameters: Parameters, clip: Clip) -> str:
+        """Such as "held at 63% of the rate"."""
+        kept = self._kept(parameters, clip)
+        return f"held at {kept / clip.count:.0%} of the rate" if kept < clip.count else ""
+
+    def _kept(self, parameters: Parameters, clip: Clip) -> int:
+        return max(round(clip.count * (1.0 - parameters[0])), 1)

@@ -13,7 +13,7 @@ from .base import Clip, Parameters, Transform, between, require
 
 @dataclass(frozen=True)
 class Shift(Transform):
-    """`shift(0.5)`: rolled by up to alpha of the clip either way; what leaves at one end enters at the other."""
+    """`shift(0.5)`: shifted by up to alpha of the clip either way; what leaves at one end enters at the other."""
 
     alpha: float
 
@@ -30,3 +30,7 @@ class Shift(Transform):
         if not later:
             return Timeline()
         return Timeline(TimeMap((Stage((0.0, later), (1.0 - later, 0.0), (1.0, 1.0)),)))
+
+    def describe(self, parameters: Parameters, clip: Clip) -> str:
+        """Such as "shifted by +32%"."""
+        return f"shifted by {parameters[0]:+.0%}"

@@ -203,16 +203,23 @@ def evaluate(
 
 @app.command()
 def view(
-    file: Annotated[Path, Argument(help="a video or a sound")],
+    file: Annotated[Path, Argument(help="a video, a silent film or a sound")],
     overrides: Overrides = None,
     preset: Annotated[str, Option(help=", ".join(presets()))] = "svaclr",
-    start: Annotated[float | None, Option(help="seconds; default: the middle")] = None,
-    out: Annotated[Path | None, Option(help="PNG to write")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        Option(help='shown instead of the preset\'s views, such as "speed(2) | shift(0.5)"; may be repeated'),
+    ] = None,
+    seed: Annotated[int, Option(min=0, help="of all that is drawn")] = 0,
+    start: Annotated[float | None, Option(help="seconds; default: drawn, or the middle for recipes")] = None,
+    out: Annotated[Path | None, Option(help="sheet to write: .png, .pdf or .svg")] = None,
+    mp4: Annotated[Path | None, Option(help="also write the clips, to look at and to listen to")] = None,
 ) -> None:
-    """Draw what a preset makes of a file: frames and spectrogram of every view on one time axis."""
+    """Show what a preset, or recipes, make of a file: frames, sound and spectrogram of every view on one time axis."""
     from .eval.view import view as draw
 
-    print(draw(file, preset, out, start, overrides or []))
+    for path in draw(file, preset, out, start, overrides or [], recipes=recipe or (), seed=seed, mp4=mp4):
+        print(path)
 
 
 @app.command()

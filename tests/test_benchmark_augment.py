@@ -1,0 +1,89 @@
+"""The augmentation benchmark compares like with like: the peer does the same work, and steps add up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+FOLDER = str(Path(__file__).parents[1] / "benchmarks")
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> Iterator[tuple[ModuleType, ModuleType]]:
+    """(augment, augment_peers), which are scripts beside each other."""
+    sys.path.insert(0, FOLDER)
+    try:
+        import augment
+        import augment_peers
+
+        yield augment, augment_peers
+    finally:
+        sys.path.remove(FOLDER)
+
+
+Modules = tuple[ModuleType, ModuleType]
+
+
+@pytest.mark.parametrize(("name", "quieter"), [("svaclr", 0.01), ("tempssl", 0.01), ("staug", 0.15)])
+def test_both_chains_give_the_same(benchmark: Modules, name: str, quieter: float) -> None:
+    """Up to whole-pixel crops (0.1 is 6 shades), and where samples stand between those of the file (0.01 is 0.2 dB)."""
+    augment, peers = benchmark
+    setup = augment.Setup.of(augment.recipe(name), batch=2)
+    with augment.in_memory(setup.memories):
+        ours = augment.Ours(setup.source, 2, "cpu", 1).tensors()
+        video, audio = peers.Peer(setup.source.config)(setup.clips(0))
+    for mine, theirs in zip(ours["video"].flatten(0, 1), video, strict=True):
+        assert (mine - theirs).abs().mean() < 0.1 < mine.std()
+    for mine, theirs in zip(ours["audio"].flatten(0, 1), audio, strict=True):
+        assert (mine - theirs).abs().median() < quieter < mine.std()
+
+
+def test_blur_is_a_gaussian(benchmark: Modules) -> None:
+    pictures = np.random.default_rng(0).random((1, 3, 2, 20, 31), np.float32)
+    expected = gaussian_filter(pictures, 1.3, mode="mirror", radius=4, axes=(3, 4))
+    np.testing.assert_allclose(benchmark[1].soften(torch.from_numpy(pictures), 1.3), expected, atol=1e-5)
+
+
+def test_neutral_colours_change_nothing(benchmark: Modules) -> None:
+    np.testing.assert_allclose(benchmark[1].matrix((1, 1, 1, 0)), np.eye(3, 4), atol=1e-6)
+
+
+def test_frames_that_are_repeated_are_shown_once(benchmark: Modules) -> None:
+    index = np.array([4, 4, 2, 2, 2, 7], np.int32)
+    shown, repeats = benchmark[0].once(index)
+    assert shown.tolist() == [2, 4, 7]
+    assert shown[repeats].tolist() == index.tolist()
+    backwards, none = benchmark[0].once(np.array([5, 3, 1], np.int32))
+    assert backwards.tolist() == [5, 3, 1]
+    assert none is None
+
+
+def test_steps_are_what_longer_parts_take_more(benchmark: Modules) -> None:
+    ours = {
+        "plan": 1.0,
+        "play": 2.0,
+        "spectrogram": 5.0,
+        "feed": 1.0,
+        "resize": 5.0,
+        "normalise": 6.0,
+        "whole": 14.0,
+    }
+    peer = {"play": 1.0, "spectrogram": 3.0, "resize": 4.0, "normalise": 8.0, "whole": 12.0, "copy": 2.0}
+    rows = {row["part"]: (row["ours"], row["peer"]) for row in benchmark[0].rows_of(ours, peer, (0.8, 0.9))}
+    assert rows == {
+        "plan, compile": (1.0, None),
+        "play": (2.0, 1.0),
+        "spectrogram": (3.0, 2.0),
+        "resize": (5.0, 4.0),  # the choice of frames counts with it
+        "normalise": (1.0, 4.0),
+        "hand over": (2.0, 1.0),
+        "whole": (14.0, 12.0),
+        "copy": (2.0, 2.0),
+    }
