@@ -278,6 +278,8 @@ def test_an_ended_main_process_leaves_no_worker(tmp_path: Path, mp4: Clip) -> No
         "stdout": subprocess.PIPE,
         "stderr": subprocess.DEVNULL,
         "start_new_session": True,
+        # a shell lets what it runs in the background ignore interrupts, and that is inherited
+        "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     }
     processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
     workers: set[int] = set()
