@@ -1,7 +1,7 @@
 """Everything that only a GPU can tell, in one command and one JSON file: `make gpu-check`.
 
-Is NVDEC exposed? Do the tests marked `gpu` pass? How many clips a second does the loader deliver there, and what does the
-augmentation cost against torch?
+Is NVDEC exposed? Do the tests marked `gpu` pass? How many clips a second does the loader deliver there? What does
+the augmentation cost against torch?
 """
 
 from __future__ import annotations
@@ -98,7 +98,16 @@ def augmentation() -> list[dict[str, Any]]:
     """Rows of benchmarks/augment.py: each preset's chain, ours and in torch, and the time to copy a batch once."""
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.json"
-        command = [sys.executable, "benchmarks/augment.py", "--device", "cuda", "--batch", "16", "--json", str(rows)]
+        command = [
+            sys.executable,
+            "benchmarks/augment.py",
+            "--device",
+            "cuda",
+            "--batch",
+            "16",
+            "--json",
+            str(rows),
+        ]
         subprocess.run(command, cwd=ROOT, check=False)
         found: list[dict[str, Any]] = json.loads(rows.read_text()) if rows.exists() else []
         return found

@@ -200,7 +200,7 @@ class Source:
         high = np.ceil((begins + speeds * seconds + margin) * rate).astype(int)
         sound = read_audio(container, int(low.min()), int(high.max()), deadline)
         arrays: Arrays = {"audio_pts": np.zeros((len(speeds), 2))}
-        ends = instants(config.samples)[[0, -1]] * config.seconds / seconds
+        ends = np.array([0.5, config.samples - 0.5]) / config.samples * config.seconds / seconds
         for v in range(len(speeds)):
             pcm = sound[low[v] - low.min() : high[v] - low.min()]
             played = Sound(pcm, float(rate), float(clips.start[0, v] * rate - low[v]))

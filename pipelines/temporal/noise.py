@@ -18,8 +18,8 @@ from .mask import KEYS
 class Noise(Transform):
     """`audio: noise(pink, 5, 20)`: Gaussian noise of a colour, so many decibels (uniform) below the recorded clip.
 
-    White, pink and brown: power proportional to 1, 1 / f and 1 / f². Later steps act on it, but for a pitch shift, which
-    moves what was recorded only.
+    White, pink and brown: power proportional to 1, 1 / f and 1 / f². Later steps act on it, but for a pitch shift,
+    which moves what was recorded only.
     """
 
     colour: str = "white"
