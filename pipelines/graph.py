@@ -29,7 +29,7 @@ PASSED = (
 def outputs(config: DataConfig) -> tuple[str, ...]:
     """Names of what the graph puts out, in order."""
     waveform = ("waveform",) if "audio" in config.modalities and config.audio.waveform else ()
-    return (*PASSED, *config.modalities, *waveform)
+    return (*PASSED, *(name for name in ("video", "audio") if name in config.modalities), *waveform)
 
 
 def graph_codecs(device: str) -> frozenset[str]:

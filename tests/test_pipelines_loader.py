@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -260,3 +260,12 @@ def test_a_batch_keeps_its_memory(mixed: Catalog) -> None:
     del loader
     for video, video_then, audio, audio_then in kept:
         assert torch.equal(video, video_then) and torch.equal(audio, audio_then)
+
+
+def test_the_order_of_modalities_does_not_matter(mixed: Catalog) -> None:
+    with AVLoader(
+        mixed, replace(CONFIG, modalities=("audio", "video")), batch_size=BATCH, workers=0
+    ) as loader:
+        batch = next(iter(loader))
+    assert batch.video is not None and batch.video.ndim == 6
+    assert batch.audio is not None and batch.audio.ndim == 5
