@@ -14,6 +14,7 @@ from .spatial import CROPS, Crop
 from .temporal import SCOPES, TRANSFORMS, Pitch, Transform
 
 Modality = Literal["video", "audio"]
+SMALLEST = 8  # pixels: the CPU resizes eight rows at a time
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class VideoConfig:
     fps: float = 30.0
     """Output frames per second of clip time; a frame is the one on screen at its instant, whatever the file's rate."""
     size: int = 128
-    """Height and width in pixels."""
+    """Height and width in pixels, at least 8."""
     crop: str = "resized(0.2, 1)"
     """One step of `spatial/`: resized(area_low, area_high, …), multiscale(…), centre or three."""
     flip: float = 0.5
@@ -44,6 +45,8 @@ class VideoConfig:
 
     def __post_init__(self) -> None:
         _ = self.cropping
+        if self.size < SMALLEST:
+            raise ValueError(f"size {self.size}: a picture is at least {SMALLEST} pixels high and wide")
 
     @cached_property
     def cropping(self) -> Crop:
@@ -216,7 +219,7 @@ class DataConfig:
         both: dict[Modality, float] = {"video": self.video.seconds, "audio": self.audio.seconds}
         return {name: both[name] for name in self.modalities}
 
-    @property
+    @cached_property
     def clip_seconds(self) -> float:
         """Clip time of the longer modality: the unit of every timeline. The shorter one shows its beginning."""
         return max(self.lengths.values())

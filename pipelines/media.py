@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from .decode import Decoder, Late, shown
@@ -46,7 +45,7 @@ class Deadline:
 
 @dataclass(frozen=True)
 class Frames:
-    """Frames of one file: `pixels` (U, H, W, 3) uint8 RGB, each shown frame once; `index` (n,) int32 says which
+    """Frames of one file: `pixels` (U, …) uint8, each shown frame once; `index` (n,) int32 says which
     of them is on screen at each instant asked for, `pts` (n,) float64 since when; `decoded` frames were decoded
     for that."""
 
@@ -87,26 +86,27 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+def rgb(frame: Any) -> NDArray[np.uint8]:
+    """A decoded frame as (H, W, 3) uint8."""
+    return np.asarray(frame.to_ndarray(format="rgb24", interpolation="BILINEAR"), np.uint8)
+
+
 def read_frames(
     container: Any,
     instants: NDArray[np.float64],
     deadline: Deadline,
-    *,
-    resize: tuple[int, int] | None = None,
-    reformatter: VideoReformatter | None = None,
+    convert: Callable[[Any], NDArray[np.uint8]] = rgb,
 ) -> Frames:
     """The frames on screen at `instants` (n,), any order. Only frames that are shown are converted, and only what
     they need is decoded (see `groups`).
 
     Args:
-        resize: (width, height) to convert to, as coded; None keeps the coded size.
+        convert: makes an array of a decoded frame, all of one shape.
 
     Raises:
         MediaError: unreadable, no frame at all, or past the deadline.
     """
     stream = stream_of(container, "video")
-    reformatter = reformatter or VideoReformatter()
-    size = dict(zip(("width", "height"), resize or (None, None), strict=True))
     wanted, inverse = np.unique(instants, return_inverse=True)
     decoder = Decoder(stream, deadline)
     for back in (None, 2.0, np.inf):  # some decoders need more than the key frame that a file names
@@ -118,18 +118,12 @@ def read_frames(
             for first, last, frame in shown(frames, decoder, wanted):
                 place[first:last] = len(pixels)
                 pts.append(decoder.seconds(frame))
-                pixels.append(
-                    _rgb(reformatter.reformat(frame, format="rgb24", interpolation="BILINEAR", **size))
-                )
+                pixels.append(convert(frame))
             break
     if not pixels:
         raise MediaError(f"no picture could be decoded at {wanted[0]:.3f} s")
     index = place[inverse]
     return Frames(np.stack(pixels), index, np.array(pts)[index], decoder.decoded)
-
-
-def _rgb(frame: Any) -> NDArray[np.uint8]:
-    return np.asarray(frame.to_ndarray(), np.uint8)
 
 
 def _decoded(

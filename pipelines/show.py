@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 from nvidia.dali import fn, types
 from nvidia.dali.plugin.numba.experimental import NumbaFunction
+
+from .curves import quantiles
 
 WORD = 0xFFFFFFFF
 BLOCKS, THREADS = 512, 128  # a clip's grid
@@ -50,12 +50,10 @@ def _seed(key: float) -> Any:
 
 
 @njit(fastmath=True)  # type: ignore[untyped-decorator]
-def _plain(red: Any, green: Any, blue: Any, x: Any, r: Any, g: Any, b: Any) -> None:
-    """One frame without noise: contiguous and without branches, so that LLVM vectorises it."""
-    for p in range(len(red)):
-        red[p] = np.float32(x[3 * p]) * r[0] + r[1]
-        green[p] = np.float32(x[3 * p + 1]) * g[0] + g[1]
-        blue[p] = np.float32(x[3 * p + 2]) * b[0] + b[1]
+def _plain(out: Any, plane: Any, factor: Any, summand: Any) -> None:
+    """One channel without noise: contiguous and without branches, so that LLVM vectorises it."""
+    for p in range(len(out)):
+        out[p] = np.float32(plane[p]) * factor + summand
 
 
 @njit(fastmath=True)  # type: ignore[untyped-decorator]
@@ -69,11 +67,12 @@ def _add_noise(red: Any, green: Any, blue: Any, seed: int, amplitude: Any, norma
 
 @njit  # type: ignore[untyped-decorator]
 def show_frame(out: Any, t: int, frame: Any, row: Any, levels: Any, normals: Any) -> None:
-    """Fill out[:, t] (3, H, W) from `frame` (H, W, 3); other arguments as in `show_cpu`."""
-    red, green, blue = out[0, t].reshape(-1), out[1, t].reshape(-1), out[2, t].reshape(-1)
-    r, g, b = _level(row, 0, levels), _level(row, 1, levels), _level(row, 2, levels)
-    _plain(red, green, blue, frame.reshape(-1), r, g, b)
+    """Fill out[:, t] (3, H, W) from `frame` (3, H, W) in [0, 255]; other arguments as in `show_cpu`."""
+    for c in range(3):
+        factor, summand = _level(row, c, levels)
+        _plain(out[c, t].reshape(-1), frame[c].reshape(-1), factor, summand)
     if row[2] != 0.0:
+        red, green, blue = out[0, t].reshape(-1), out[1, t].reshape(-1), out[2, t].reshape(-1)
         _add_noise(red, green, blue, _seed(row[3]), np.float32(row[2]), normals)
 
 
@@ -83,7 +82,8 @@ def show_cpu(out: Any, frames: Any, tone: Any, levels: Any, normals: Any) -> Non
     levels (3, 3) holds 1 / 255 std, 1 / std and mean / std of each channel, normals (65536,) the normal's quantiles.
     """
     for t in range(frames.shape[0]):
-        show_frame(out, t, frames[t], tone[t], levels, normals)
+        planes = np.ascontiguousarray(frames[t].transpose((2, 0, 1)))
+        show_frame(out, t, planes, tone[t], levels, normals)
 
 
 def show_gpu() -> Any:
@@ -130,13 +130,6 @@ def constants(mean: Sequence[float], std: Sequence[float], device: str) -> tuple
     """`levels` and `normals` of `show_cpu` in a DALI graph."""
     levels = np.stack([1 / (255 * np.asarray(std)), 1 / np.asarray(std), np.divide(mean, std)], axis=1)
     return tuple(types.Constant(value.astype(np.float32), device=device) for value in (levels, quantiles()))
-
-
-@lru_cache
-def quantiles() -> NDArray[np.float32]:
-    """The normal distribution as 65,536 equally likely numbers: the middles of as many parts of its mass."""
-    normal, count = NormalDist(), 1 << 16
-    return np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)], np.float32)
 
 
 @lru_cache

@@ -15,6 +15,7 @@ from media import read_audio as whole_audio
 from media import read_frames as whole_frames
 
 from coaug.pipelines.media import Deadline, MediaError, audio_rate, open_media, read_audio, read_frames
+from coaug.pipelines.planes import Cutter
 
 FORMATS = {  # name -> encoder, sample format, rate, layout
     "u8.wav": ("pcm_u8", "u8", 8000, "mono"),
@@ -171,8 +172,8 @@ def test_frames_are_those_of_a_full_decode(fixture: str, request: pytest.Fixture
 
 def test_frames_can_be_made_smaller(mp4: Clip) -> None:
     with open_media(mp4.path, Deadline(10.0)) as container:
-        found = read_frames(container, np.array([1.0]), Deadline(10.0), resize=(48, 32))
-    assert found.pixels.shape == (1, 32, 48, 3)
+        found = read_frames(container, np.array([1.0]), Deadline(10.0), Cutter(size=(48, 32)))
+    assert found.pixels.shape == (1, 48, 48)
 
 
 # --- failures

@@ -16,7 +16,8 @@ from numba import njit
 from nvidia.dali import fn, pipeline_def, types
 from scipy.stats import kstest, norm
 
-from coaug.pipelines.show import quantiles, show, show_cpu, show_gpu
+from coaug.pipelines.curves import quantiles
+from coaug.pipelines.show import show, show_cpu, show_gpu
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEVELS = np.array([[1 / (255 * s), 1 / s, m / s] for m, s in zip(MEAN, STD, strict=True)], np.float32)
@@ -130,7 +131,8 @@ SIMULATED = """
 import sys, threading
 import numpy as np
 from numba import cuda
-from coaug.pipelines.show import quantiles, show_gpu
+from coaug.pipelines.curves import quantiles
+from coaug.pipelines.show import show_gpu
 kernel, case = cuda.jit(show_gpu()), np.load(sys.argv[1])
 class Here:
     def __init__(self, name):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .zoom import ROUND, add, first
+from .zoom import blend
 
 WHITE, BLACK, MIDDLE = np.float32(255), np.float32(0), 128.0
 YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
@@ -34,30 +34,25 @@ def twist(colour: Any) -> Any:
 
 @njit  # type: ignore[untyped-decorator]
 def tint(frame: Any, matrix: Any) -> None:
-    """Change the colours of `frame` (H, W, 3) uint8 in place."""
-    _tint(frame.reshape(-1), _row(matrix[0]), _row(matrix[1]), _row(matrix[2]))
-
-
-@njit  # type: ignore[untyped-decorator]
-def _row(row: Any) -> Any:
-    return row[0], row[1], row[2], row[3]  # values, so that LLVM need not load them for every pixel
+    """Send the colours of `frame` (3, S, S) float32 through a (3, 4) matrix, in place; the result lies in [0, 255]."""
+    a, b, c = matrix[0], matrix[1], matrix[2]
+    x, y, z = frame[0].reshape(-1), frame[1].reshape(-1), frame[2].reshape(-1)
+    _tint(x, y, z, (a[0], a[1], a[2], a[3]), (b[0], b[1], b[2], b[3]), (c[0], c[1], c[2], c[3]))
 
 
 @njit(fastmath=True)  # type: ignore[untyped-decorator]
-def _mixed(weights: Any, r: Any, g: Any, b: Any) -> Any:
-    value = weights[0] * r + weights[1] * g + weights[2] * b + weights[3]
-    return np.uint8(min(max(value, BLACK), WHITE) + ROUND)
+def _tint(x: Any, y: Any, z: Any, first: Any, second: Any, third: Any) -> None:
+    """With numbers instead of arrays of them, which LLVM would load anew for every pixel."""
+    for p in range(len(x)):
+        a, b, c = x[p], y[p], z[p]
+        x[p] = _mixed(first, a, b, c)
+        y[p] = _mixed(second, a, b, c)
+        z[p] = _mixed(third, a, b, c)
 
 
 @njit(fastmath=True)  # type: ignore[untyped-decorator]
-def _tint(x: Any, red: Any, green: Any, blue: Any) -> None:
-    for p in range(len(x) // 3):
-        r, g, b = np.float32(x[3 * p]), np.float32(x[3 * p + 1]), np.float32(x[3 * p + 2])
-        x[3 * p], x[3 * p + 1], x[3 * p + 2] = (
-            _mixed(red, r, g, b),
-            _mixed(green, r, g, b),
-            _mixed(blue, r, g, b),
-        )
+def _mixed(weights: Any, a: Any, b: Any, c: Any) -> Any:
+    return min(max(weights[0] * a + weights[1] * b + weights[2] * c + weights[3], BLACK), WHITE)
 
 
 @njit  # type: ignore[untyped-decorator]
@@ -81,33 +76,21 @@ def mirrored(i: int, length: int) -> int:
 
 
 @njit  # type: ignore[untyped-decorator]
-def soften(out: Any, frame: Any, weights: Any) -> None:
-    """Fill `out` (H, W, 3) with `frame` (H, W, 3) uint8, weighted down and across."""
-    height, width, radius = frame.shape[0], frame.shape[1], len(weights) // 2
-    padded = np.empty(3 * (width + 2 * radius), np.float32)
-    middle, line = padded[3 * radius : 3 * (radius + width)], np.empty(3 * width, np.float32)
-    for y in range(height):
-        first(middle, frame[y].reshape(-1), weights[radius])
-        for k in range(1, radius + 1):
-            add(middle, frame[mirrored(y - k, height)].reshape(-1), weights[radius - k])
-            add(middle, frame[mirrored(y + k, height)].reshape(-1), weights[radius + k])
-        _pad(padded, width, radius)
-        first(line, middle, weights[radius])
-        for k in range(len(weights)):
-            if k != radius:
-                add(line, padded[3 * k : 3 * (k + width)], weights[k])
-        _store(out[y].reshape(-1), line)
+def soften(out: Any, plane: Any, weights: Any, room: Any) -> None:
+    """Fill `out` (S, S) with `plane` (S, S), weighted down and across; both ways all rows are one long line.
 
-
-@njit  # type: ignore[untyped-decorator]
-def _pad(padded: Any, width: int, radius: int) -> None:
-    for k in range(radius):
-        for side in (k - radius, width + k):
-            for c in range(3):
-                padded[3 * (radius + side) + c] = padded[3 * (radius + mirrored(side, width)) + c]
-
-
-@njit(fastmath=True)  # type: ignore[untyped-decorator]
-def _store(out: Any, line: Any) -> None:
-    for i in range(len(out)):
-        out[i] = np.uint8(line[i] + ROUND)
+    room: space to work in, (2, S · (S + 2r)) float32 for weights (2r + 1,).
+    """
+    size, radius = plane.shape[0], len(weights) // 2
+    wide = size + 2 * radius
+    place = np.array([mirrored(i - radius, size) for i in range(wide)])
+    padded, summed = room[0], room[1]
+    for y in range(wide):
+        padded[y * size : (y + 1) * size] = plane[place[y]]
+    blend(summed[: size * size], padded, 0, size, weights)
+    for y in range(size):
+        for x in range(wide):
+            padded[y * wide + x] = summed[y * size + place[x]]
+    blend(summed[: size * wide - 2 * radius], padded, 0, 1, weights)
+    for y in range(size):
+        out[y] = summed[y * wide : y * wide + size]
