@@ -42,7 +42,9 @@ class Bans:
 
     def holds(self, sample_id: int, step: int) -> bool:
         """Whether the sample is banned at this global step."""
-        rows = self.table[1 : 1 + int(self.table[0, 0])]
+        if not (count := int(self.table[0, 0])):
+            return False
+        rows = self.table[1 : 1 + count]
         return bool(((rows[:, 0] == sample_id) & (rows[:, 1] <= step)).any())
 
     def __getstate__(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from nvidia.dali import types
 
 from .config import DataConfig
+from .facts import facts
 
 DTYPES = {
     np.uint8: types.UINT8,
@@ -19,7 +20,6 @@ DTYPES = {
     np.float32: types.FLOAT,
     np.float64: types.FLOAT64,
 }
-STAGES = ("open", "video", "audio")  # what `timing` holds, seconds
 Arrays = dict[str, Any]  # name -> array or NumPy scalar
 PLAYED = (  # what the timeline operator is given for each view, in its order
     ("pcm", np.float32, (1,)),
@@ -38,54 +38,47 @@ class Feed:
     name: str
     dtype: type
     blank: tuple[int, ...]
-    layout: str = ""
 
     def zeros(self) -> NDArray[np.generic]:
         """The blank array."""
         return np.zeros(self.blank, self.dtype)
 
 
-def feeds(config: DataConfig) -> tuple[Feed, ...]:
+def feeds(config: DataConfig, *, in_graph: bool) -> tuple[Feed, ...]:
     """All inputs, in order, for V views of T frames.
 
-    encoded: bytes of a slice, where `in_graph`, and `wanted` (U,), the frames of it to decode, ascending; else
-    pixels (U, H, W, 3). frames (V, T): which of the U to show when; look, tone: see `pictures`.
+    facts: a record's bytes, see `facts`. planes (U, 3h/2, w): decoded frames, see `planes.py`, and `matrix` (3, 4) from
+    these to RGB; where anything is decoded `in_graph`, also whether this sample is, then the bytes of a slice, encoded,
+    and `wanted` (U,), the frames of it to decode, ascending. frames (V, T): which of the U to show when; look, tone:
+    see `pictures`.
     pcm<v> (n,): sound of view v at its own rate; maps<v>, curves<v>, noise<v>: see `Program`; bank<v>: see `bank`;
-    step<v> (1,): samples of the file in one of the clip. cost (2,): frames decoded and frames shown.
+    step<v> (1,): samples of the file in one of the clip.
     """
     views, t = len(config.views), config.video.frames
-    common = (
-        Feed("sample_id", np.int64, ()),
-        Feed("label", np.int64, ()),
-        Feed("valid", np.bool_, ()),
-        Feed("speed", np.float32, (views, 2)),
-        Feed("direction", np.float32, (views, 2)),
-        Feed("video_pts", np.float64, (views, t)),
-        Feed("audio_pts", np.float64, (views, 2)),
-        Feed("error", np.uint8, (1,)),
-        Feed("timing", np.float32, (len(STAGES),)),
-        Feed("cost", np.int32, (2,)),
-    )
     video = (
-        Feed("encoded", np.uint8, (1,)),
-        Feed("pixels", np.uint8, (1, 16, 16, 3), "FHWC"),
-        Feed("in_graph", np.bool_, ()),
-        Feed("wanted", np.int32, (1,)),
+        Feed("planes", np.uint8, (1, 24, 16)),
+        Feed("matrix", np.float32, (3, 4)),
         Feed("frames", np.int32, (views, t)),
         Feed("look", np.float32, (views, 9)),
         *((Feed("tone", np.float64, (views, t, 4)),) if config.tones("video") else ()),
     )
+    encoded = (
+        Feed("in_graph", np.bool_, ()),
+        Feed("encoded", np.uint8, (1,)),
+        Feed("wanted", np.int32, (1,)),
+    )
     audio = (Feed(f"{name}{v}", dtype, blank) for v in range(views) for name, dtype, blank in PLAYED)
     return (
-        *common,
+        Feed("facts", np.uint8, (facts(config).itemsize,)),
         *(video if "video" in config.modalities else ()),
+        *(encoded if "video" in config.modalities and in_graph else ()),
         *(audio if "audio" in config.modalities else ()),
     )
 
 
-def blanks(config: DataConfig) -> Arrays:
+def blanks(inputs: tuple[Feed, ...]) -> Arrays:
     """A sample of silence and darkness that every operator accepts."""
-    arrays = {feed.name: feed.zeros() for feed in feeds(config)}
+    arrays = {feed.name: feed.zeros() for feed in inputs}
     for name, array in arrays.items():
         if name == "look":
             array[:, 2:7] = 1

@@ -6,34 +6,38 @@ The same definition runs on a CPU (`device="cpu"`) and on a GPU; only where oper
 from __future__ import annotations
 
 import ctypes.util
+from collections import deque
 from typing import Any
 
-from nvidia.dali import fn, pipeline_def
+from nvidia.dali import Pipeline, fn, pipeline_def
 from nvidia.dali.pipeline import do_not_convert
 
 from .config import AudioConfig, DataConfig
-from .feeds import DTYPES, PLAYED, feeds
-from .picture import pictures
+from .feeds import DTYPES, PLAYED
+from .picture import operators, pictures
 from .play import play
 from .sound import centres, spectrogram
 from .source import Source
+from .spatial.rgb import rgb
 
-CPU_CODECS = frozenset({"vp8", "vp9", "mjpeg"})
+CPU_CODECS = frozenset({"vp8", "vp9", "mjpeg"})  # only where asked for: decoding on the host costs less
 NVDEC_CODECS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "mpeg4"})
-PASSED = (
-    *("sample_id", "label", "valid", "speed", "direction", "video_pts", "audio_pts"),
-    *("error", "timing", "cost"),
-)
 
 
 def outputs(config: DataConfig) -> tuple[str, ...]:
     """Names of what the graph puts out, in order."""
     waveform = ("waveform",) if "audio" in config.modalities and config.audio.waveform else ()
-    return (*PASSED, *(name for name in ("video", "audio") if name in config.modalities), *waveform)
+    return ("facts", *(name for name in ("video", "audio") if name in config.modalities), *waveform)
 
 
-def graph_codecs(device: str) -> frozenset[str]:
-    """FFmpeg names of the video codecs that the graph decodes on this machine; all others are decoded by the source."""
+def graph_codecs(device: str, decode: str) -> frozenset[str]:
+    """FFmpeg names of the video codecs that the graph decodes on this machine; all others are decoded by the source.
+
+    Args:
+        decode: "auto", "host" or "graph".
+    """
+    if decode == "host" or (device == "cpu" and decode == "auto"):
+        return frozenset()
     if device == "cpu":
         return CPU_CODECS
     return NVDEC_CODECS if ctypes.util.find_library("nvcuvid") else frozenset()
@@ -41,7 +45,7 @@ def graph_codecs(device: str) -> frozenset[str]:
 
 @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
 def build(source: Source, *, device: str, parallel: bool) -> Any:
-    """The graph; its outputs are `outputs(config)`: video (V, 3, T, H, W), audio (V, 1, F, L), waveform (V, S)."""
+    """The graph; it puts out `outputs(config)`: facts, video (V, 3, T, H, W), audio (V, 1, F, L), waveform (V, S)."""
     feed = _inputs(source, parallel)
     shown = _shown(feed, source.config, device) if "video" in source.config.modalities else None
     return _outputs(feed, shown, source.config, device)
@@ -49,22 +53,35 @@ def build(source: Source, *, device: str, parallel: bool) -> Any:
 
 @do_not_convert  # type: ignore[untyped-decorator]  # DALI rewrites functions for the `if` on data in `_decode`
 def _inputs(source: Source, parallel: bool) -> dict[str, Any]:
-    inputs = feeds(source.config)
+    inputs = source.feeds
     tensors = fn.external_source(
-        source,
+        source if parallel else Kept(source, Pipeline.current()),
         num_outputs=len(inputs),
         parallel=parallel,
         batch=False,
         dtype=[DTYPES[f.dtype] for f in inputs],
         ndim=[len(f.blank) for f in inputs],
-        layout=[f.layout for f in inputs],
+        no_copy=True,
     )
     return dict(zip((f.name for f in inputs), tensors, strict=True))
 
 
+class Kept:
+    """A source in this process, whose arrays stay alive until DALI, which does not copy them, has consumed them."""
+
+    def __init__(self, source: Any, pipeline: Any) -> None:
+        self.source, batches = source, pipeline.prefetch_queue_depth + 1
+        self.samples: deque[Any] = deque(maxlen=batches * pipeline.max_batch_size)
+
+    def __call__(self, info: Any) -> Any:
+        """The sample at DALI's `SampleInfo`."""
+        self.samples.append(self.source(info))
+        return self.samples[-1]
+
+
 @do_not_convert  # type: ignore[untyped-decorator]
 def _outputs(feed: dict[str, Any], shown: Any, config: DataConfig, device: str) -> tuple[Any, ...]:
-    outputs = [feed[name] for name in PASSED]
+    outputs = [feed["facts"]]
     views = range(len(config.views))
     if shown is not None:
         outputs.append(shown)
@@ -83,15 +100,19 @@ def _stack(clips: list[Any]) -> Any:
 
 def _shown(feed: dict[str, Any], config: DataConfig, device: str) -> Any:
     """(V, 3, T, S, S) float32 of all views."""
-    return pictures(_decode(feed, device), feed["frames"], feed["look"], feed.get("tone"), config, device)
-
-
-def _decode(feed: dict[str, Any], device: str) -> Any:
-    """(U, H, W, 3) uint8: every frame that any view shows."""
+    numbers = (feed["frames"], feed["look"], feed.get("tone"))
+    if "in_graph" not in feed:
+        return pictures(feed["planes"], feed["matrix"], *numbers, config, device)
+    if device == "gpu":
+        if feed["in_graph"]:
+            frames = fn.decoders.video(feed["encoded"], frames=feed["wanted"], device="mixed")
+        else:
+            frames = rgb(feed["planes"].gpu(), feed["matrix"].gpu())
+        return operators(frames, *numbers, config, device)
     if feed["in_graph"]:
-        kind = "mixed" if device == "gpu" else "cpu"
-        return fn.decoders.video(feed["encoded"], frames=feed["wanted"], device=kind)
-    return _on(feed["pixels"], device)
+        frames = fn.decoders.video(feed["encoded"], frames=feed["wanted"])
+        return operators(frames, *numbers, config, device)
+    return pictures(feed["planes"], feed["matrix"], *numbers, config, device)
 
 
 def _on(tensor: Any, device: str) -> Any:

@@ -22,15 +22,16 @@ from .bans import Bans
 from .batch import Batch
 from .catalog import Catalog
 from .config import DataConfig
+from .facts import facts, unpacked
 from .graph import build, graph_codecs, outputs
 from .source import Schedule, Source
-from .spawn import without_main
+from .spawn import single_threaded, without_main
 from .tally import ErrorBudget, LoaderError, Tally
 
 __all__ = ["AVLoader", "ErrorBudget", "LoaderError"]
 
 AHEAD = 16  # a ban starts this many steps after the failure: more than the workers ever prepare in advance
-TALLIED = ("error", "timing", "cost")  # outputs of the graph that are counted, not handed out
+TALLIED = ("error", "timing", "cost")  # facts that are counted, not handed out
 PREFETCH = 2  # batches that workers and graph prepare in advance
 log = logging.getLogger("coaug.loader")
 
@@ -49,7 +50,8 @@ class AVLoader:
         rank, world_size: taken from torch.distributed where it is initialised.
         device: "cpu", or "cuda" for this process's current device.
         workers: source processes (None: one per core, at most 8); 0 reads in this process.
-        decode: "auto" decodes in the graph what it can on this device; "host" decodes all in the source.
+        decode: where pictures are decoded: "graph", by DALI where it knows the codec, which on a GPU is NVDEC; "host",
+            by FFmpeg in the source; "auto", whichever costs less: the graph with a GPU, else the host.
         deadline: seconds that one file may take.
         budget: failures to live with.
 
@@ -89,8 +91,8 @@ class AVLoader:
         self.device, self._tally = device, Tally(budget)
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
         self._check(split, drop_last)
-        if decode not in ("auto", "host"):
-            raise LoaderError(f"decode is 'auto' or 'host', not {decode!r}")
+        if decode not in ("auto", "host", "graph"):
+            raise LoaderError(f"decode is 'auto', 'host' or 'graph', not {decode!r}")
         self.steps = (
             len(self.catalog) // batch_size if drop_last else math.ceil(len(self.catalog) / batch_size)
         )
@@ -102,7 +104,7 @@ class AVLoader:
             Bans(),
             seed=seed,
             shuffle=shuffle,
-            graph_codecs=graph_codecs(kind) if decode == "auto" else frozenset(),
+            graph_codecs=graph_codecs(kind, decode),
             deadline=deadline,
         )
         self._step = 0  # global step of the next batch handed out
@@ -140,9 +142,11 @@ class AVLoader:
     def _next(self) -> Batch:
         start = time.perf_counter()
         produced = self._run()
-        batch = self._batch(produced)
+        known = unpacked(_tensor(produced.pop("facts")).numpy(), facts(self.config))
+        told = {name: known.pop(name) for name in TALLIED}
+        batch = self._batch({name: torch.from_numpy(values) for name, values in known.items()}, produced)
         self.data_wait += time.perf_counter() - start
-        self._count(produced, batch)
+        self._count(told, batch)
         self._step += 1
         return batch
 
@@ -175,12 +179,12 @@ class AVLoader:
             py_num_workers=max(self.workers, 1),
             py_start_method="spawn",
         )
-        with without_main():
+        with without_main(), single_threaded():
             pipeline.build()
         return pipeline
 
-    def _batch(self, produced: Mapping[str, Any]) -> Batch:
-        tensors = {name: _tensor(output) for name, output in produced.items() if name not in TALLIED}
+    def _batch(self, known: Mapping[str, Tensor], produced: Mapping[str, Any]) -> Batch:
+        tensors = {**known, **{name: _tensor(output) for name, output in produced.items()}}
         epoch, step = divmod(self._step, self.steps)
         absent = {name: None for name in ("video", "audio") if name not in tensors}
         moved = {
@@ -188,12 +192,11 @@ class AVLoader:
         }
         return Batch(**moved, **absent, epoch=epoch, step=step)  # type: ignore[arg-type]
 
-    def _count(self, produced: Mapping[str, Any], batch: Batch) -> None:
+    def _count(self, told: Mapping[str, Any], batch: Batch) -> None:
         """Log and count what failed, and ban it; stop when the budget is used up."""
-        texts = (bytes(_array(produced["error"], row)) for row in range(len(batch)))
-        errors = [text.decode(errors="replace").strip() for text in texts]
+        errors = [text.decode(errors="replace") for text in told["error"].tolist()]
         ids = batch.sample_id.tolist()
-        seconds, frames = (_tensor(produced[name]).sum(0).tolist() for name in ("timing", "cost"))
+        seconds, frames = told["timing"].sum(0).tolist(), told["cost"].sum(0).tolist()
         for row in self._tally.count(errors, seconds, frames):
             self._source.bans.add(ids[row], self._step + AHEAD)
 
@@ -279,7 +282,3 @@ def _preset(name: str | None) -> DataConfig:
 def _tensor(output: Any) -> Tensor:
     """A DALI output as a torch tensor. The memory is the tensor's: DALI's executor makes each output anew."""
     return from_dlpack(output.as_tensor())
-
-
-def _array(output: Any, index: int) -> Any:
-    return from_dlpack(output[index]).numpy()

@@ -1,11 +1,14 @@
-"""Worker processes that start without running the caller's script again."""
+"""Worker processes that start without running the caller's script again, each with one thread."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @contextmanager
@@ -23,3 +26,18 @@ def without_main() -> Iterator[None]:
         yield
     finally:
         main.__dict__.update(hidden)
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Processes started in here do algebra on one thread: parallelism is across samples, and idle threads spin."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .feeds import STAGES
+from .facts import STAGES
 from .source import BANNED
 
 log = logging.getLogger("coaug.loader")

@@ -244,10 +244,12 @@ def test_states_of_another_run_are_refused(mixed: Catalog, mp4: Clip, media_dir:
 
 
 def test_the_route_of_each_codec_is_told(mixed: Catalog) -> None:
-    told = AVLoader(mixed, SILENT, batch_size=2, workers=0).describe()
+    told = AVLoader(mixed, SILENT, batch_size=2, workers=0, decode="graph").describe()
     assert "vp9 (5) in the graph" in told
     assert "mpeg4 (5) on the host" in told
-    assert "in the graph" not in AVLoader(mixed, SILENT, batch_size=2, workers=0, decode="host").describe()
+    for decode in ("host", "auto"):
+        routes = AVLoader(mixed, SILENT, batch_size=2, workers=0, decode=decode).describe()
+        assert "in the graph" not in routes
 
 
 def test_a_batch_keeps_its_memory(mixed: Catalog) -> None:

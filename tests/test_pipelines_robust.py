@@ -152,7 +152,7 @@ def test_a_batch_that_the_graph_refuses_is_decoded_on_the_host(
     victim, catalog = files(".mkv", audio_codec="libopus", **({"codec": "libvpx-vp9"} | kind))
     intact, _ = first(catalog, decode="host")
     corrupt(victim)
-    batch, loader = first(catalog)
+    batch, loader = first(catalog, decode="graph")
     assert loader.state_dict()["distrusted"] == [0]
     assert batch.valid[:GOOD].all()
     assert not batch.valid[GOOD]
@@ -166,7 +166,8 @@ def test_a_refused_batch_may_be_any_step_of_an_epoch(files: Callable[..., tuple[
     """Batches prepared ahead fail while an earlier one is asked for: it is the right one that is redone."""
     victim, catalog = files(".webm")
     corrupt(victim)
-    with AVLoader(catalog, SILENT, batch_size=1, workers=0, budget=ErrorBudget(rate=1.0)) as loader:
+    options = {"budget": ErrorBudget(rate=1.0), "decode": "graph"}
+    with AVLoader(catalog, SILENT, batch_size=1, workers=0, **options) as loader:
         for epoch in range(4):
             batches = list(loader)
             ids = [int(b.sample_id) for b in batches]
