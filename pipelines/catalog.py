@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -81,6 +81,14 @@ class Recording:
         return self.end - self.start
 
 
+# columns, in the order of the fields
+OWN = [f.name for f in fields(Recording) if f.name not in ("video", "audio")]
+VIDEO, AUDIO = (
+    [f"{side}_{f.name}" for f in fields(stream)]
+    for side, stream in (("video", VideoStream), ("audio", AudioStream))
+)
+
+
 def sample_id(key: str) -> int:
     """A stable non-negative int64 for a dataset's own name of a recording: blake2b, 8 bytes, sign bit dropped."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") & (2**63 - 1)
@@ -103,6 +111,7 @@ class Catalog:
         """What the last `where` left out: reason -> number of recordings."""
         self.label_names = files.label_names(table)
         self._table, self._stamp, self._rows = table, stamp, rows
+        self._latest: tuple[int, Recording] | None = None
 
     @classmethod
     def open(cls, path: str | Path) -> Catalog:
@@ -122,7 +131,22 @@ class Catalog:
             raise IndexError(f"recording {index} of {len(self)}")
         index = int(index) % len(self)
         row = index if self._rows is None else int(self._rows[index])
-        return _recording({name: column[row].as_py() for name, column in self._columns.items()})
+        latest = self._latest  # whoever plans a sample and whoever plays it ask for the same row
+        if latest is None or latest[0] != row:
+            latest = self._latest = row, self._read(row)
+        return latest[1]
+
+    def _read(self, row: int) -> Recording:
+        def values(names: Sequence[str]) -> list[Any]:
+            return [self._columns[name][row].as_py() for name in names]
+
+        video, audio = values(VIDEO), values(AUDIO)
+        # the codec stands first, and there is none where there is no stream
+        streams: list[Any] = [
+            None if video[0] is None else VideoStream(*video),
+            None if audio[0] is None else AudioStream(*audio),
+        ]
+        return Recording(*values(OWN), *streams)
 
     def __iter__(self) -> Iterator[Recording]:
         return (self[index] for index in range(len(self)))
@@ -249,14 +273,3 @@ def _row(recording: Recording) -> dict[str, Any]:
         stream = row.pop(side)
         row |= {f"{side}_{name}": value for name, value in (asdict(stream) if stream else {}).items()}
     return row
-
-
-def _recording(row: dict[str, Any]) -> Recording:
-    streams = {"video": VideoStream, "audio": AudioStream}
-    sides: dict[str, Any] = dict.fromkeys(streams)
-    for side, cls in streams.items():
-        values = {name: row.pop(name) for name in list(row) if name.startswith(f"{side}_")}
-        if values[f"{side}_codec"] is not None:
-            sides[side] = cls(**{name.removeprefix(f"{side}_"): value for name, value in values.items()})
-    del row["weight"]
-    return Recording(**row, **sides)

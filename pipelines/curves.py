@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,11 @@ def shade(
 
 @dataclass(frozen=True)
 class Curve:
-    """`shade` with its numbers; a noise has a key and a colour instead of the place of its samples."""
+    """`shade` with its numbers; a noise has a key and a colour instead of the place of its samples.
+
+    Attributes:
+        span: shares of the clip [first, last) outside which nobody hears a noise, so that it is not drawn there.
+    """
 
     kind: int = CONSTANT
     a: float = 0.0
@@ -72,17 +77,25 @@ class Curve:
     level: float = 1.0
     key: int = 0
     colour: str = "white"
+    span: tuple[float, float] = (0.0, 1.0)
 
     def __call__(self, v: ArrayLike) -> NDArray[np.float64]:
         """The curve's values at `v`, same shape."""
-        times = np.ravel(v)
-        noise, out = self.samples() if self.kind == NOISE else None, np.ones(times.size)
-        shade(times, times.size, self.kind, self.a, self.b, self.level, noise, ramp, out)
-        return out.reshape(np.shape(v))
+        times: list[float] = np.ravel(v).tolist()
+        self.multiply(out := [1.0] * len(times), times)
+        return np.array(out, np.float64).reshape(np.shape(v))
+
+    def multiply(self, out: list[float], v: list[float]) -> None:
+        """Multiply `out` by the curve's values at `v`, in lists: Python reads their numbers faster than arrays'."""
+        noise = self.samples() if self.kind == NOISE else None
+        shade(v, len(v), self.kind, self.a, self.b, self.level, noise, ramp, out)
 
     def samples(self) -> NDArray[np.float32]:
-        """(cells,) of a noise: Gaussian, standard deviation 1."""
-        return normals(self.key, int(self.b), self.colour)
+        """(cells,) of a noise: Gaussian, standard deviation 1; zeros outside its span."""
+        out = np.zeros(int(self.b), np.float32)
+        first, last = int(self.span[0] * self.b), int(self.span[1] * self.b + TIE) + 1
+        out[first:last] = normals(self.key, len(out), self.colour, first, min(last, len(out)))
+        return out
 
 
 def constant(level: float) -> Curve:
@@ -95,22 +108,41 @@ def segment(a: float, b: float, *, level: float = 1.0, outside: bool = False) ->
     return Curve(OUTSIDE if outside else INSIDE, a, b, level)
 
 
-def white(key: int, cells: float, level: float, colour: str = "white") -> Curve:
+def white(
+    key: int, cells: float, level: float, colour: str = "white", span: tuple[float, float] = (0.0, 1.0)
+) -> Curve:
     """Gaussian noise of standard deviation `level`, one value for each of `cells` equal parts of the clip."""
-    return Curve(NOISE, 0.0, float(math.ceil(cells)), level, key, colour)
+    return Curve(NOISE, 0.0, float(math.ceil(cells)), level, key, colour, span)
+
+
+@lru_cache
+def quantiles() -> NDArray[np.float32]:
+    """The normal distribution as 65,536 equally likely numbers: the middles of as many parts of its mass."""
+    normal, count = NormalDist(), 1 << 16
+    return np.array([normal.inv_cdf((i + 0.5) / count) for i in range(count)], np.float32)
+
+
+def normals(key: int, count: int, colour: str, first: int, last: int) -> NDArray[np.float32]:
+    """[first, last) of `count` Gaussian numbers that belong to `key`, with mean 0 and standard deviation 1."""
+    return _white(key, count, first, last) if colour == "white" else _coloured(key, count, colour)[first:last]
+
+
+def _white(key: int, count: int, first: int, last: int) -> NDArray[np.float32]:
+    """As in pictures, 16 random bits choose one of 65,536 equally likely normal numbers: a fifth of the usual work."""
+    skipped, before = divmod(first, 16)  # each count of the generator's gives 16 draws
+    bits = np.random.Philox(key=[key, count], counter=skipped)
+    draws = bits.random_raw((last - 16 * skipped + 3) // 4).view(np.uint16)
+    return np.asarray(quantiles().take(draws[before : last - 16 * skipped]))
 
 
 @lru_cache(maxsize=8)
-def normals(key: int, count: int, colour: str = "white") -> NDArray[np.float32]:
-    """(count,) Gaussian noise that belongs to `key`, its power proportional to 1 / f^p, mean 0, standard deviation 1.
+def _coloured(key: int, count: int, colour: str) -> NDArray[np.float32]:
+    """(count,) noise whose power is proportional to 1 / f^p.
 
-    p is 0 for white, 1 for pink and 2 for brown noise (Timmer & König, 1995: a spectrum of Gaussian numbers, shaped).
+    p is 1 for pink and 2 for brown noise (Timmer & König, 1995: a spectrum of Gaussian numbers, shaped).
     """
-    draws = np.random.Generator(np.random.Philox(key=[key, count])).standard_normal(count, np.float32)
-    if not (power := COLOURS[colour]):
-        return draws
-    spectrum = np.fft.rfft(draws)
+    spectrum = np.fft.rfft(_white(key, count, 0, count))
     frequency = np.arange(len(spectrum))
-    shaped = spectrum * np.concatenate([[0.0], frequency[1:] ** (-power / 2)])
+    shaped = spectrum * np.concatenate([[0.0], frequency[1:] ** (-COLOURS[colour] / 2)])
     out = np.fft.irfft(shaped, count)
     return np.asarray(out / max(out.std(), 1e-12), np.float32)

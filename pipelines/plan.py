@@ -6,7 +6,10 @@ what is drawn; a rank, a worker or a test asks for the rows it wants and gets th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ from .config import DataConfig, Modality, VideoConfig, ViewConfig
 from .rng import Permutation, uniforms
 from .temporal import DRAWS, Clip, Placement, Sound
 from .timeline import Timeline, TimeMap
+
+Numbers = Sequence[float]
 
 MODALITIES: tuple[Modality, Modality] = ("video", "audio")
 VIDEO, AUDIO = range(2)
@@ -73,11 +78,10 @@ class ClipPlan:
         at = (sample, view, modality)
         clip = self.clip(modality, sound)
         timeline = Timeline(TimeMap.affine(float(self.offset[at]) / clip.seconds, float(self.speed[at])))
-        for step, parameters in zip(self.config.views[view].steps, self.steps[at], strict=False):
+        for step, parameters in zip(self.config.views[view].steps, self.steps[at].tolist(), strict=False):
             if step.applies(MODALITIES[modality]):
-                drawn = tuple(parameters[~np.isnan(parameters)].tolist())
-                later = step.what.timeline(drawn, clip, timeline.time)
-                timeline = timeline.then(later)
+                drawn = tuple(number for number in parameters if not math.isnan(number))
+                timeline = timeline.then(step.what.timeline(drawn, clip, timeline.time))
         return timeline
 
     def __repr__(self) -> str:
@@ -85,7 +89,14 @@ class ClipPlan:
         return f"ClipPlan({', '.join(shapes)})"
 
 
-_ARRAYS = tuple(f.name for f in fields(ClipPlan) if f.name != "config")
+_ARRAYS: dict[str, type] = {
+    "row": np.int64,
+    "sample_id": np.int64,
+    **dict.fromkeys(("start", "speed", "offset"), np.float64),
+    "direction": np.int8,
+    "steps": np.float64,
+    **dict.fromkeys(("crop", "colour", "blur"), np.float32),
+}
 
 
 def epoch_rows(
@@ -93,7 +104,13 @@ def epoch_rows(
 ) -> NDArray[np.int64]:
     """Catalog rows at the given positions of an epoch's order, same shape; positions beyond the end repeat it."""
     positions = positions % len(catalog)
-    return Permutation(len(catalog), seed, epoch)(positions) if shuffle else positions
+    return _order(len(catalog), seed, epoch)(positions) if shuffle else positions
+
+
+def epoch_row(catalog: Catalog, seed: int, epoch: int, position: int, *, shuffle: bool = True) -> int:
+    """`epoch_rows` of a single position, in a tenth of the time."""
+    position %= len(catalog)
+    return _order(len(catalog), seed, epoch).place(position) if shuffle else position
 
 
 def plan(
@@ -108,8 +125,11 @@ def plan(
 
     Every sample's draws are keyed by (seed, epoch, sample id, view): the plan of a slice is the slice of the plan.
     """
-    singles = [_plan_sample(catalog[int(row)], int(row), config, seed, epoch) for row in rows]
-    return ClipPlan(config, **{name: np.stack([single[name] for single in singles]) for name in _ARRAYS})
+    singles = [_plan_sample(catalog[row], row, config, seed, epoch) for row in rows.tolist()]
+    arrays: dict[str, Any] = {
+        name: np.array([one[name] for one in singles], dtype) for name, dtype in _ARRAYS.items()
+    }
+    return ClipPlan(config, **arrays)
 
 
 def substitute_row(catalog: Catalog, seed: int, epoch: int, sample_id: int, attempt: int) -> int:
@@ -117,31 +137,33 @@ def substitute_row(catalog: Catalog, seed: int, epoch: int, sample_id: int, atte
     return int(uniforms(seed, epoch, sample_id, attempt, 1, purpose=SUBSTITUTE)[0] * len(catalog))
 
 
-def _plan_sample(
-    recording: Recording, row: int, config: DataConfig, seed: int, epoch: int
-) -> dict[str, NDArray[Any]]:
-    """The arrays of one sample, by name."""
-    views, count = range(len(config.views)), CROP + config.video.cropping.draws
-    draws = np.stack([uniforms(seed, epoch, recording.id, view, count) for view in views])
-    steps = np.full((len(views), 2, max(len(view.steps) for view in config.views), DRAWS), np.nan)
-    places = np.zeros((len(views), 2, 3))
+_order = lru_cache(maxsize=4)(Permutation)  # an epoch's samples all ask for the same one
+
+
+def _plan_sample(recording: Recording, row: int, config: DataConfig, seed: int, epoch: int) -> dict[str, Any]:
+    """What is drawn for one sample, by name, in lists: NumPy takes ten times as long for a few numbers as Python."""
+    video, clips = config.video, [_clip(config, name) for name in MODALITIES]
+    room = recording.duration / config.clip_seconds
+    steps = np.full((len(config.views), 2, max(len(view.steps) for view in config.views), DRAWS), np.nan)
+    places, draws, crops = [], [], []
     for v, view in enumerate(config.views):
-        if view.steps:
-            of_steps = uniforms(seed, epoch, recording.id, v, 2 * len(view.steps) * DRAWS, purpose=TEMPORAL)
-            _draw_steps(view, config, recording, of_steps.reshape(2, -1, DRAWS), steps[v])
-        places[v] = [_placement(view, steps[v, m], m) for m in (VIDEO, AUDIO)]
-    crops = [_crop(recording, config.video, v, d) for v, d in enumerate(draws)]
+        of_steps = uniforms(seed, epoch, recording.id, v, 2 * len(view.steps) * DRAWS, purpose=TEMPORAL)
+        drawn = of_steps.reshape(2, -1, DRAWS).tolist()
+        places.append(_draw_steps(view, clips, room, drawn, steps[v]))
+        of_view = uniforms(seed, epoch, recording.id, v, CROP + video.cropping.draws)
+        crops.append(_crop(recording, video, v, of_view))
+        draws.append(of_view[:CROP].tolist())
     return {
-        "row": np.int64(row),  # type: ignore[dict-item]  # 0-d here, stacked by plan()
-        "sample_id": np.int64(recording.id),  # type: ignore[dict-item]
-        "start": _starts(recording, config, places, draws[:, MOMENT]),
-        "speed": places[..., 0],
-        "offset": places[..., 1],
-        "direction": places[..., 2].astype(np.int8),
+        "row": row,
+        "sample_id": recording.id,
+        "start": _starts(recording, config, places, [d[MOMENT] for d in draws]),
+        "speed": [[place.speed for place in both] for both in places],
+        "offset": [[place.offset for place in both] for both in places],
+        "direction": [[place.direction for place in both] for both in places],
         "steps": steps,
-        "crop": np.array(crops, np.float32),
-        "colour": np.array([_colour(config.video, d[COLOUR : COLOUR + 4]) for d in draws], np.float32),
-        "blur": np.array([_blur(config.video, *d[BLUR : BLUR + 2]) for d in draws], np.float32),
+        "crop": crops,
+        "colour": [_colour(video, d[COLOUR:BLUR]) for d in draws],
+        "blur": [_blur(video, *d[BLUR:CROP]) for d in draws],
     }
 
 
@@ -153,66 +175,57 @@ def _clip(config: DataConfig, modality: Modality, sound: Sound | None = None) ->
 
 def _draw_steps(
     view: ViewConfig,
-    config: DataConfig,
-    recording: Recording,
-    draws: NDArray[np.float64],
+    clips: Sequence[Clip],
+    room: float,
+    draws: Sequence[Sequence[Numbers]],
     out: NDArray[np.float64],
-) -> None:
-    """Fill `out` (2, N, 4) from uniforms (2, N, 4): one draw for both modalities where a step is aligned."""
-    room = [recording.duration / config.clip_seconds] * 2
+) -> list[Placement]:
+    """Fill `out` (2, N, DRAWS): one draw for both modalities where a step is aligned. Returns where both are placed.
+
+    Args:
+        room: clips that the recording is long.
+    """
+    places, rooms = [Placement(), Placement()], [room, room]
     for n, step in enumerate(view.steps):
-        used = [m for m in (VIDEO, AUDIO) if step.applies(MODALITIES[m])]
-        for m in used:
-            if step.scope == "aligned" and m != used[0]:
-                out[m, n] = out[used[0], n]
-                continue
-            shared = min(room) if step.scope == "aligned" else room[m]
-            drawn = step.what.draw(draws[m, n], _clip(config, MODALITIES[m]), shared)
+        drawn: tuple[float, ...] | None = None
+        aligned, shared = step.scope == "aligned", min(rooms)
+        for m in (m for m in (VIDEO, AUDIO) if step.applies(MODALITIES[m])):
+            if drawn is None or not aligned:
+                drawn = step.what.draw(draws[m][n], clips[m], shared if aligned else rooms[m])
             out[m, n, : len(drawn)] = drawn
-        for m in used:
-            room[m] /= step.what.place(tuple(out[m, n])).speed
-
-
-def _placement(view: ViewConfig, parameters: NDArray[np.float64], modality: int) -> Placement:
-    """All steps' placements together."""
-    speed, offset, direction = Placement()
-    for step, drawn in zip(view.steps, parameters, strict=False):
-        if step.applies(MODALITIES[modality]):
-            one = step.what.place(tuple(drawn))
-            speed, offset, direction = speed * one.speed, offset + one.offset, direction * one.direction
-    return Placement(speed, offset, direction)
+            placed = step.what.place(drawn)
+            places[m], rooms[m] = places[m].then(placed), rooms[m] / placed.speed
+    return places
 
 
 def _starts(
-    recording: Recording, config: DataConfig, places: NDArray[np.float64], draws: NDArray[np.float64]
-) -> NDArray[np.float64]:
+    recording: Recording, config: DataConfig, places: Sequence[Sequence[Placement]], draws: Numbers
+) -> list[float]:
     """(V,) seconds: the clips of both modalities lie inside the recording wherever they fit."""
-    used = [MODALITIES.index(name) for name in config.modalities]
-    speed, offset = places[:, used, 0], places[:, used, 1]
-    low, high = offset.min(axis=1), (offset + speed * config.clip_seconds).max(axis=1)
+    seconds, used = config.clip_seconds, [MODALITIES.index(name) for name in config.modalities]
+    low = [min(both[m].offset for m in used) for both in places]
+    high = [max(both[m].offset + both[m].speed * seconds for m in used) for both in places]
     if config.moments in ("same", "decreasing"):
-        low, high = np.full_like(low, low.min()), np.full_like(high, high.max())
-    room = np.maximum(recording.duration - (high - low), 0.0)
-    return np.asarray(recording.start - low + _moments(config, draws, room))
+        low, high = [min(low)] * len(low), [max(high)] * len(high)
+    room = [max(recording.duration - (end - begin), 0.0) for begin, end in zip(low, high, strict=True)]
+    moments = _moments(config, draws, room)
+    return [recording.start - begin + moment for begin, moment in zip(low, moments, strict=True)]
 
 
-def _moments(
-    config: DataConfig, draws: NDArray[np.float64], room: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _moments(config: DataConfig, draws: Numbers, room: Numbers) -> list[float]:
     """(V,) seconds of the `room` (V,) that each view has."""
     if config.moments == "same":
-        return np.asarray(draws[0] * room)
-    if (
-        config.moments == "decreasing"
-    ):  # CVRL (Qian et al., 2021): density of the distance t falls linearly to 0
-        later = np.concatenate([[0.0], room[1:] * (1 - np.sqrt(1 - draws[1:]))])
-        return np.asarray(draws[0] * (room - later.max()) + later)
+        draws = [draws[0]] * len(room)
+    if config.moments == "decreasing":
+        # CVRL (Qian et al., 2021): density of the distance t falls linearly to 0
+        later = [0.0, *(r * (1 - math.sqrt(1 - d)) for r, d in zip(room[1:], draws[1:], strict=True))]
+        return [draws[0] * (r - max(later)) + delay for r, delay in zip(room, later, strict=True)]
     if config.moments == "uniform":
         repeats = config.video.cropping.per_moment
         count = max(len(room) // repeats, 1)
         shares = np.linspace(0, 1, count) if count > 1 else np.array([0.5])
-        return np.asarray(np.repeat(shares, repeats)[: len(room)] * room)
-    return np.asarray(draws * room)
+        draws = np.repeat(shares, repeats).tolist()
+    return [draw * r for draw, r in zip(draws, room, strict=False)]
 
 
 def _crop(recording: Recording, video: VideoConfig, view: int, draw: NDArray[np.float64]) -> list[float]:
@@ -229,9 +242,10 @@ def _crop(recording: Recording, video: VideoConfig, view: int, draw: NDArray[np.
     return [x0, top / height, x1, (top + h) / height]
 
 
-def _colour(video: VideoConfig, draw: NDArray[np.float64]) -> list[float]:
-    spread = np.array([video.brightness, video.contrast, video.saturation, 360.0 * video.hue])
-    return list(np.array([1.0, 1.0, 1.0, 0.0]) + (2 * draw - 1) * spread)
+def _colour(video: VideoConfig, draws: Numbers) -> list[float]:
+    spread = (video.brightness, video.contrast, video.saturation, 360.0 * video.hue)
+    centre = (1.0, 1.0, 1.0, 0.0)
+    return [c + (2 * draw - 1) * s for c, draw, s in zip(centre, draws, spread, strict=True)]
 
 
 def _blur(video: VideoConfig, chance: float, strength: float) -> float:

@@ -5,14 +5,15 @@ A `Source` runs in worker processes. It never raises for a bad file: the sample 
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,15 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from .bans import Bans
-from .catalog import Catalog, Recording
+from .catalog import Catalog, Recording, VideoStream
 from .config import DataConfig
-from .feeds import STAGES, Arrays, blanks, feeds
+from .facts import LONGEST, facts, packed
+from .feeds import Arrays, Feed, blanks, feeds
 from .media import Deadline, Frames, MediaError, audio_rate, open_media, read_audio, read_frames, stream_of
-from .plan import AUDIO, VIDEO, ClipPlan, epoch_rows, plan, substitute_row
+from .plan import AUDIO, VIDEO, ClipPlan, epoch_row, plan, substitute_row
+from .planes import Cutter, kept
 from .program import picture_tone, sound_program
-from .resample import bank
+from .resample import bank, thin
 from .slices import Slice, cut
 from .temporal import Sound
 from .timeline import Timeline, instants
@@ -73,7 +76,7 @@ class Schedule:
 
 @dataclass
 class Source:
-    """Callable for DALI's parallel external source: `SampleInfo` -> arrays in the order of `feeds(config)`."""
+    """Callable for DALI's parallel external source: `SampleInfo` -> arrays in the order of `feeds`."""
 
     catalog: Catalog
     config: DataConfig
@@ -90,11 +93,26 @@ class Source:
         """The sample at DALI's `SampleInfo`."""
         step, epoch, position = self.schedule.place(info.iteration, info.idx_in_batch)
         arrays = self.sample(step, epoch, position)
-        return tuple(np.asarray(arrays[f.name], f.dtype, order="C") for f in feeds(self.config))
+        arrays["facts"] = packed(arrays, self._facts)
+        return tuple(np.asarray(arrays[f.name], f.dtype, order="C") for f in self.feeds)
+
+    @cached_property
+    def feeds(self) -> tuple[Feed, ...]:
+        """What each sample consists of, in order."""
+        return feeds(self.config, in_graph=bool(self.graph_codecs))
+
+    @cached_property
+    def _facts(self) -> np.dtype[np.void]:
+        return facts(self.config)
+
+    @cached_property
+    def _blank(self) -> Arrays:
+        known = np.zeros((), self._facts)
+        return {name: known[name] for name in self._facts.names or ()} | blanks(self.feeds)
 
     def sample(self, step: int, epoch: int, position: int) -> Arrays:
         """The sample at one place of the global order: its own clip, or a stand-in's with `valid` False."""
-        row = int(epoch_rows(self.catalog, self.seed, epoch, np.array([position]), shuffle=self.shuffle)[0])
+        row = epoch_row(self.catalog, self.seed, epoch, position, shuffle=self.shuffle)
         recording = self.catalog[row]
         arrays, error = self._first_readable(recording, row, step, epoch)
         repeated = position >= self.schedule.samples  # fills up the last batch of a whole pass
@@ -102,7 +120,7 @@ class Source:
             "sample_id": np.int64(recording.id),
             "label": np.int64(recording.label),
             "valid": np.bool_(not error and not repeated),
-            "error": np.frombuffer((error or " ").encode()[:4096], np.uint8),
+            "error": error.encode()[:LONGEST],
         }
         return arrays
 
@@ -117,24 +135,23 @@ class Source:
                 except Exception as failure:  # whatever a strange file sets off, it must not end the epoch
                     error = error or f"{recording.path}: {type(failure).__name__}: {failure}"
             row = substitute_row(self.catalog, self.seed, epoch, recording.id, attempt)
-        return blanks(self.config), error
+        return dict(self._blank), error
 
     def _clips(self, row: int, epoch: int, trust_graph: bool) -> Arrays:
         """Everything that one recording contributes. Raises MediaError."""
         clips = plan(self.catalog, self.config, seed=self.seed, epoch=epoch, rows=np.array([row]))
         recording, deadline = self.catalog[row], Deadline(self.deadline)
-        arrays = blanks(self.config) | {"speed": clips.speed[0], "direction": clips.direction[0]}
-        timing = dict.fromkeys(STAGES, 0.0)
-        with _timed(timing, "open"):
-            container = open_media(recording.path, deadline)
-        with container:
+        arrays = self._blank | {"speed": clips.speed[0], "direction": clips.direction[0]}
+        marks = [time.perf_counter()]  # before and after each of STAGES
+        with open_media(recording.path, deadline) as container:
+            marks.append(time.perf_counter())
             if "video" in self.config.modalities:
-                with _timed(timing, "video"):
-                    arrays |= self._video(container, recording, clips, trust_graph, deadline)
+                arrays |= self._video(container, recording, clips, trust_graph, deadline)
+            marks.append(time.perf_counter())
             if "audio" in self.config.modalities:
-                with _timed(timing, "audio"):
-                    arrays |= self._audio(container, clips, deadline)
-        return arrays | {"timing": np.array([timing[stage] for stage in STAGES], np.float32)}
+                arrays |= self._audio(container, clips, deadline)
+            marks.append(time.perf_counter())
+        return arrays | {"timing": np.array([b - a for a, b in pairwise(marks)], np.float32)}
 
     def _video(
         self, container: Any, recording: Recording, clips: ClipPlan, trust_graph: bool, deadline: Deadline
@@ -154,8 +171,9 @@ class Source:
             shown: Slice | Frames = (packets := cut(container, times.ravel(), deadline))
             arrays |= {"encoded": packets.data, "in_graph": np.bool_(True), "wanted": packets.wanted}
         else:
-            shown = frames = self._host_frames(container, recording, times.ravel(), clips.crop[0], deadline)
-            arrays |= {"pixels": frames.pixels}
+            cutter = self._cutter(recording.video, look[:, :4])
+            shown = frames = read_frames(container, times.ravel(), deadline, cutter)
+            arrays |= {"planes": frames.pixels, "matrix": cutter.matrix}
         cost = np.array([shown.decoded, len(np.unique(shown.index))])
         index, pts = (numbers.reshape(times.shape) for numbers in (shown.index, shown.pts))
         return arrays | {"frames": index, "video_pts": pts, "cost": cost}
@@ -168,54 +186,60 @@ class Source:
             and codec.pix_fmt in PIXEL_FORMATS
         )
 
-    def _host_frames(
-        self,
-        container: Any,
-        recording: Recording,
-        times: NDArray[np.float64],
-        crops: NDArray[np.float32],
-        deadline: Deadline,
-    ) -> Frames:
-        """Whole frames, upright, no larger than the sharpest crop needs."""
-        assert recording.video is not None
+    def _cutter(self, video: VideoStream, crops: NDArray[np.float32]) -> Cutter:
+        """What keeps of each frame as much as all views' crops (V, 4) need; these become shares of that, in place."""
         self._reformatter = self._reformatter or VideoReformatter()
-        coded = np.array([recording.video.width, recording.video.height])
-        turns = recording.video.rotation // 90
-        shown = coded[::-1] if turns % 2 else coded
-        crop_pixels = np.abs(crops[:, 2:] - crops[:, :2]) * shown  # (V, 2)
-        shrink = float((self.config.video.size / np.maximum(crop_pixels, 1.0)).max())
-        width, height = (int(np.ceil(side * shrink)) for side in coded)
-        resize = (width, height) if shrink <= WORTHWHILE else None
-        frames = read_frames(container, times, deadline, resize=resize, reformatter=self._reformatter)
-        upright = np.rot90(frames.pixels, -turns, axes=(1, 2)) if turns else frames.pixels
-        return replace(frames, pixels=upright)
+        turns, coded = video.rotation // 90, np.array([video.width, video.height])
+        upright = coded[::-1] if turns % 2 else coded
+        step = np.abs(crops[:, 2:] - crops[:, :2]) * upright / self.config.video.size  # (V, 2) pixels
+        shrink, size = 1 / max(float(step.min()), 1e-3), None
+        if shrink <= WORTHWHILE:
+            size = tuple(math.ceil(side * shrink) for side in coded)
+            upright = np.array(size[::-1] if turns % 2 else size)
+        box = kept(crops, upright, self.config.video.size)
+        return Cutter(turns, box, size, self._reformatter)
 
     def _audio(self, container: Any, clips: ClipPlan, deadline: Deadline) -> Arrays:
         if stream_of(container, "audio") is None:
             raise MediaError("the sound that was catalogued is gone")
-        rate, config, seconds = audio_rate(container), self.config.audio, self.config.clip_seconds
-        speeds, begins = clips.speed[0, :, AUDIO], clips.start[0] + clips.offset[0, :, AUDIO]
-        margin = MARGIN * np.maximum(speeds, 1.0)
-        low = np.floor((begins - margin) * rate).astype(int)
-        high = np.ceil((begins + speeds * seconds + margin) * rate).astype(int)
-        sound = read_audio(container, int(low.min()), int(high.max()), deadline)
-        arrays: Arrays = {"audio_pts": np.zeros((len(speeds), 2))}
-        ends = np.array([0.5, config.samples - 0.5]) / config.samples * config.seconds / seconds
-        for v in range(len(speeds)):
-            pcm = sound[low[v] - low.min() : high[v] - low.min()]
-            played = Sound(pcm, float(rate), float(clips.start[0, v] * rate - low[v]))
+        rate, seconds = audio_rate(container), self.config.clip_seconds
+        windows, starts = self._windows(clips, rate), clips.start[0].tolist()
+        first = min(low for low, _ in windows)
+        sound = read_audio(container, first, max(high for _, high in windows), deadline)
+        arrays: Arrays = {"audio_pts": np.zeros((len(windows), 2))}
+        for v, (start, (low, high)) in enumerate(zip(starts, windows, strict=True)):
+            played = Sound(sound[low - first : high - first], float(rate), start * rate - low)
             timeline = clips.timeline(0, v, AUDIO, played)
-            arrays["audio_pts"][v] = clips.start[0, v] + seconds * timeline.time.unspliced()(ends)
+            arrays["audio_pts"][v] = start + seconds * timeline.time.unspliced()(self._ends)
             arrays |= {f"{name}{v}": array for name, array in self._played(played, timeline).items()}
         return arrays
+
+    @cached_property
+    def _ends(self) -> NDArray[np.float64]:
+        """(2,) clip times of the first and the last sample of sound."""
+        audio = self.config.audio
+        ends = np.array([0.5, audio.samples - 0.5]) / audio.samples * audio.seconds
+        return np.asarray(ends / self.config.clip_seconds)
+
+    def _windows(self, clips: ClipPlan, rate: int) -> list[tuple[int, int]]:
+        """[low, high) of every view's sound, in samples of the file."""
+        seconds, windows = self.config.clip_seconds, []
+        begins = (clips.start[0] + clips.offset[0, :, AUDIO]).tolist()
+        for begin, speed in zip(begins, clips.speed[0, :, AUDIO].tolist(), strict=True):
+            margin = MARGIN * max(speed, 1.0)
+            high = math.ceil((begin + speed * seconds + margin) * rate)
+            windows.append((math.floor((begin - margin) * rate), high))
+        return windows
 
     def _played(self, sound: Sound, timeline: Timeline) -> Arrays:
         """What the timeline operator needs of one view."""
         config, seconds = self.config.audio, self.config.clip_seconds
-        program = sound_program(timeline, config.rate * seconds, sound.origin, seconds * sound.rate)
         rates = Fraction(int(sound.rate), config.rate)
         speed = timeline.time.steepest if config.antialias and config.speed_on == "waveform" else 1.0
-        arrays = {"pcm": sound.pcm, **program._asdict(), "bank": bank(rates, speed)}
+        pcm, every = thin(sound.pcm, float(rates) * speed)
+        origin, scale, rates = sound.origin / every, seconds * sound.rate / every, rates / every
+        program = sound_program(timeline, config.rate * seconds, origin, scale)
+        arrays = {"pcm": pcm, **program._asdict(), "bank": bank(rates, speed)}
         return arrays | {"step": np.array([float(rates)])}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -235,10 +259,3 @@ def _die_with_parent() -> None:
 def _follow(parent: Any) -> None:
     parent.join()
     os._exit(1)
-
-
-@contextmanager
-def _timed(timing: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    timing[stage] += time.perf_counter() - start

@@ -40,10 +40,6 @@ class Factor:
         """The factor's values at `u`, same shape."""
         return self.curve(self.time(u))
 
-    def at(self, inner: TimeMap) -> Factor:
-        """The same factor seen through a later map."""
-        return Factor(self.curve, self.time.after(inner))
-
 
 Product = tuple[Factor, ...]
 
@@ -58,10 +54,9 @@ class Timeline:
 
     def then(self, later: Timeline) -> Timeline:
         """This timeline first, `later` after it, by the law of composition above."""
-        inner = later.time.unspliced()
-        seen = [tuple(f.at(inner) for f in product) for product in (self.gain, *self.fill)]
-        fills = tuple(product + later.gain for product in seen[1:])
-        return Timeline(self.time.after(later.time), seen[0] + later.gain, fills + later.fill)
+        gain, *fills = _seen((self.gain, *self.fill), later.time.unspliced())
+        fill = tuple(product + later.gain for product in fills) + later.fill
+        return Timeline(self.time.after(later.time), gain + later.gain, fill)
 
     def gains(self, u: ArrayLike) -> Array:
         """g(u)."""
@@ -70,6 +65,14 @@ class Timeline:
     def fills(self, u: ArrayLike) -> Array:
         """f(u)."""
         return sum((_product(product, u) for product in self.fill), np.zeros(np.shape(u)))
+
+
+def _seen(products: tuple[Product, ...], inner: TimeMap) -> tuple[Product, ...]:
+    """The products seen through a later map. Most factors share theirs, so each different one is composed once."""
+    if not inner.stages:
+        return products
+    maps = {time: time.after(inner) for time in {factor.time for product in products for factor in product}}
+    return tuple(tuple(Factor(f.curve, maps[f.time]) for f in product) for product in products)
 
 
 def _product(factors: Product, u: ArrayLike) -> Array:

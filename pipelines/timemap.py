@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import reduce
 
@@ -9,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+Row = tuple[float, ...]
 TIE = 1e-9  # a moment this close below the next holding period belongs to it, on every device
 
 
@@ -30,7 +34,7 @@ class Stage:
     def __post_init__(self) -> None:
         if not len(self.start) == len(self.source) == len(self.slope) > 0:
             raise ValueError(f"a stage needs as many starts as sources and slopes: {self}")
-        if any(b <= a for a, b in zip(self.start, self.start[1:], strict=False)) or self.hold < 0:
+        if self.hold < 0 or any(map(operator.le, self.start[1:], self.start)):
             raise ValueError(f"a stage needs ascending starts and a hold of at least 0: {self}")
 
     def __call__(self, u: ArrayLike) -> Array:
@@ -38,9 +42,16 @@ class Stage:
         q = np.asarray(u, np.float64)
         if self.hold:
             q = self.hold * (np.floor(q / self.hold + TIE) + 0.5)
+        if len(self.start) == 1:  # most are, and NumPy takes ten times as long to look up one piece
+            return np.asarray(self.source[0] + self.slope[0] * (q - self.start[0]))
         start, source, slope = map(np.asarray, (self.start, self.source, self.slope))
         piece = np.searchsorted(start[1:], q, side="right")
         return np.asarray(source[piece] + slope[piece] * (q - start[piece]), np.float64)
+
+    def _piece(self, q: float) -> tuple[float, float, float]:
+        """(start, source, slope) of the piece that `q` lies in."""
+        i = bisect_right(self.start, q, 1) - 1
+        return self.start[i], self.source[i], self.slope[i]
 
     def fuses(self, inner: Stage) -> bool:
         """Whether self∘inner is one stage again."""
@@ -48,26 +59,23 @@ class Stage:
 
     def after(self, inner: Stage) -> Stage:
         """self∘inner as one stage, where it `fuses`. Equal at every u but, at most, the breakpoints."""
-        if len(self.start) == len(inner.start) == 1:
-            source = self.source[0] + self.slope[0] * (inner.source[0] - self.start[0])
-            return Stage(inner.start, (source,), (self.slope[0] * inner.slope[0],), inner.hold)
         found = [q for value in self.start[1:] for q in inner._preimages(value)]
         first = min([inner.start[0], *(q - 1.0 for q in found)])
-        cuts = np.unique([first, *inner.start[1:], *found])
-        # each new piece lies within one piece of both: read the pieces off at a point inside it
-        inside = np.append((cuts[:-1] + cuts[1:]) / 2, cuts[-1] + 1.0)
-        i = np.searchsorted(np.asarray(inner.start[1:]), inside, side="right")
-        a, b, k = (np.asarray(x)[i] for x in (inner.start, inner.source, inner.slope))
-        middle = b + k * (inside - a)
-        j = np.searchsorted(np.asarray(self.start[1:]), middle, side="right")
-        c, d, n = (np.asarray(x)[j] for x in (self.start, self.source, self.slope))
-        value = d + n * (b + k * (cuts - a) - c)
-        return Stage(tuple(cuts.tolist()), tuple(value.tolist()), tuple((n * k).tolist()), inner.hold)
+        cuts = sorted({first, *inner.start[1:], *found})
+        pieces = []
+        for cut, following in zip(cuts, [*cuts[1:], cuts[-1] + 2.0], strict=True):
+            # each new piece lies within one piece of both: read the pieces off at a point inside it
+            inside = (cut + following) / 2
+            a, b, k = inner._piece(inside)
+            c, d, n = self._piece(b + k * (inside - a))
+            pieces.append((d + n * (b + k * (cut - a) - c), n * k))
+        source, slope = zip(*pieces, strict=True)
+        return Stage(tuple(cuts), source, slope, inner.hold)
 
     def _preimages(self, value: float) -> list[float]:
         """Every q at which an (endless) piece of this stage passes through `value`."""
-        ends = (*self.start[1:], np.inf)
-        pieces = zip((-np.inf, *self.start[1:]), ends, self.start, self.source, self.slope, strict=True)
+        ends = (*self.start[1:], math.inf)
+        pieces = zip((-math.inf, *self.start[1:]), ends, self.start, self.source, self.slope, strict=True)
         found = [(a + (value - b) / k, low, high) for low, high, a, b, k in pieces if k]
         return [q for q, low, high in found if low < q < high]
 
@@ -97,15 +105,16 @@ class TimeMap:
 
     def unspliced(self) -> TimeMap:
         """Without its splices, which move sound by milliseconds and time not at all."""
-        return TimeMap(tuple(stage for stage in self.stages if not stage.overlap))
+        kept = tuple(stage for stage in self.stages if not stage.overlap)
+        return self if len(kept) == len(self.stages) else TimeMap(kept)
 
     @property
     def steepest(self) -> float:
         """The greatest speed at which the source is passed through anywhere, holds left aside."""
-        return float(np.prod([max(map(abs, stage.slope)) for stage in self.stages]))
+        return math.prod((max(map(abs, stage.slope)) for stage in self.stages), start=1.0)
 
-    def table(self, samples: float, origin: float, scale: float) -> Array:
-        """The map between arrays, as rows that a device can walk: (R, 6).
+    def rows(self, samples: float, origin: float, scale: float) -> list[Row]:
+        """The map between arrays, as rows that a device can walk.
 
         A row is a piece: (pieces of its stage, hold, overlap, start, source, slope). Stages stand in the order in
         which a moment passes through them.
@@ -117,10 +126,10 @@ class TimeMap:
         """
         *inner, last = self.stages or (Stage(),)
         rows = [row for stage in inner for row in _rows(stage, samples, 0.0, samples)]
-        return np.array([*rows, *_rows(last, samples, origin, scale)], np.float64)
+        return rows + _rows(last, samples, origin, scale)
 
 
-def _rows(stage: Stage, samples: float, origin: float, scale: float) -> list[tuple[float, ...]]:
+def _rows(stage: Stage, samples: float, origin: float, scale: float) -> list[Row]:
     common = (float(len(stage.start)), stage.hold * samples, stage.overlap * samples)
     return [
         (*common, a * samples, origin + b * scale, k * scale / samples)

@@ -41,6 +41,29 @@ def test_one_element_needs_no_other(n: int, seed: int, data: st.DataObject) -> N
     assert place(np.array([[index]])).shape == (1, 1)
 
 
+@given(st.integers(1, 500), seeds, st.data())
+def test_one_place_is_that_of_the_array(n: int, seed: int, data: st.DataObject) -> None:
+    order, index = Permutation(n, seed, 3), data.draw(st.integers(0, n - 1))
+    assert order.place(index) == order(np.array([index]))[0]
+    for outside in (-1, n):
+        with pytest.raises(IndexError, match=str(n)):
+            order.place(outside)
+
+
+@given(seeds, st.integers(0, 10**6), seeds, st.integers(0, 9), st.integers(1, 40), st.integers(0, 3))
+def test_uniforms_are_philox_s(
+    seed: int, epoch: int, sample: int, view: int, count: int, purpose: int
+) -> None:
+    """Whatever was drawn before: NumPy's own generator, made anew for the key."""
+    key, counter = (
+        np.array([seed % 2**64, sample % 2**64], np.uint64),
+        np.array([0, view, epoch, purpose], np.uint64),
+    )
+    expected = np.random.Generator(np.random.Philox(key=key, counter=counter)).random(count)
+    uniforms(1, 2, 3, 4, 5)
+    np.testing.assert_array_equal(uniforms(seed, epoch, sample, view, count, purpose=purpose), expected)
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_single_number_is_a_shape_too() -> None:
     assert int(Permutation(50, 1, 2)(np.int64(7))) == Permutation(50, 1, 2)(np.arange(50))[7]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coaug.pipelines.curves import RAMPS, Curve, constant, segment
+from coaug.pipelines.curves import COLOURS, RAMPS, Curve, constant, normals, segment
 from coaug.pipelines.timeline import Factor, Stage, Timeline, TimeMap, compose, instants
 
 numbers = st.floats(-3, 3).map(lambda x: round(x, 3))
@@ -129,3 +129,12 @@ def test_splices_are_left_out_of_what_gains_see() -> None:
 def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ValueError, match="ascending"):
         Stage((0.0, 0.0), (0.0, 1.0), (1.0, 1.0))
+
+
+@given(st.integers(0, 2**53), st.integers(1, 300), st.data())
+def test_a_part_of_a_noise_is_that_of_the_whole(key: int, count: int, data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, count))
+    last = data.draw(st.integers(first, count))
+    for colour in COLOURS:
+        whole = normals(key, count, colour, 0, count)
+        np.testing.assert_array_equal(normals(key, count, colour, first, last), whole[first:last])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal, NamedTuple
@@ -22,6 +24,12 @@ class Placement(NamedTuple):
     offset: float = 0.0
     direction: int = 1
 
+    def then(self, other: Placement) -> Placement:
+        """Both together."""
+        return Placement(
+            self.speed * other.speed, self.offset + other.offset, self.direction * other.direction
+        )
+
 
 @dataclass(frozen=True)
 class Sound:
@@ -39,7 +47,7 @@ class Sound:
     @cached_property
     def rms(self) -> float:
         """Root mean square of the window."""
-        return float(np.sqrt(np.mean(np.square(self.pcm), dtype=np.float64))) if len(self.pcm) else 0.0
+        return math.sqrt(np.square(self.pcm).mean()) if len(self.pcm) else 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Transform:
         """The smallest speed that can be drawn for clips of so many seconds."""
         return 1.0
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """At most `DRAWS` numbers from as many uniforms in [0, 1).
 
         Args:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..curves import EXPONENTIAL, HALF_SINE, LINEAR, LOGARITHMIC, QUARTER_SINE, RAMPS, Curve
 from ..timeline import Factor, Timeline, TimeMap
@@ -38,7 +35,7 @@ class Fade(Transform):
         known = ("any", *SHAPES)
         require(self.shape in known, f"a fade's shape is one of {', '.join(known)}, not {self.shape!r}")
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(length in, length out, shape): shares of the clip."""
         kind = SHAPES[self.shape] if self.shape in SHAPES else RAMPS[int(draws[2] * len(RAMPS))]
         return (draws[0] * self.alpha / 2, draws[1] * self.alpha / 2, float(kind))

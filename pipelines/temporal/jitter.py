@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..curves import constant
 from ..timeline import Factor, Timeline, TimeMap
@@ -22,7 +20,7 @@ class Offset(Transform):
     def __post_init__(self) -> None:
         require(self.most >= 0, f"an offset is given in seconds, 0 or more, not {self.most}")
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(seconds,)."""
         return (between(-self.most, self.most, draws[0]),)
 
@@ -45,7 +43,7 @@ class Duration(Transform):
         """At the shortest duration."""
         return self.low / seconds
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(seconds of the recording a second of the clip,)."""
         most = max(min(self.high, room * clip.seconds), self.low)
         return (between(self.low, most, draws[0]) / clip.seconds,)
@@ -66,7 +64,7 @@ class Volume(Transform):
     def __post_init__(self) -> None:
         require(0 <= self.low <= self.high, f"volumes are 0 or more and ascend: {self.low}, {self.high}")
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(factor,)."""
         return (between(self.low, self.high, draws[0]),)
 

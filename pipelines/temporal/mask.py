@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..curves import segment, white
 from ..timeline import Factor, Product, Timeline, TimeMap
@@ -32,7 +30,7 @@ class Mask(Transform):
         number = isinstance(self.fill, int | float)
         require(number or self.fill == "noise", f"a mask is filled with noise or a number, not {self.fill!r}")
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(start, end, key): shares of the clip, and which noise."""
         length = self.alpha * draws[0]
         start = (1 - length) * draws[1]
@@ -47,7 +45,8 @@ class Mask(Transform):
             Factor(segment(start, end, level=1.0 if self.fill == "noise" else float(self.fill))),
         )
         if self.fill == "noise":
-            fill += (Factor(white(int(key), clip.count, clip.sound.rms if clip.sound else 1.0)),)
+            level = clip.sound.rms if clip.sound else 1.0
+            fill += (Factor(white(int(key), clip.count, level, span=(start, end))),)
         return Timeline(gain=(Factor(segment(start, end, outside=True)),), fill=(fill,))
 
     def describe(self, parameters: Parameters, clip: Clip) -> str:

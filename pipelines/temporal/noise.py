@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..curves import COLOURS, white
 from ..timeline import Factor, Timeline, TimeMap
@@ -33,7 +31,7 @@ class Noise(Transform):
         require(self.colour in known, f"a noise's colour is one of {', '.join(known)}, not {self.colour!r}")
         require(self.low <= self.high, f"signal-to-noise ratios ascend: {self.low}, {self.high} dB")
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(SNR in dB, key, number of the colour)."""
         names = list(COLOURS)
         colour = int(draws[2] * len(names)) if self.colour == "any" else names.index(self.colour)

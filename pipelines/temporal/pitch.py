@@ -7,6 +7,7 @@ fits the end of the one before it best (WSOLA: Verhelst & Roelands, 1993), and i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,7 +34,7 @@ class Pitch(Transform):
     def __post_init__(self) -> None:
         require(0 <= self.semitones <= 24, f"0 to 24 semitones, not {self.semitones}")
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(semitones,)."""
         return (between(-self.semitones, self.semitones, draws[0]),)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..timeline import Stage, Timeline, TimeMap
 from .base import Clip, Parameters, Transform, between, require
@@ -20,7 +18,7 @@ class Shift(Transform):
     def __post_init__(self) -> None:
         require(0 <= self.alpha <= 1, f"a strength is between 0 and 1, not {self.alpha}")
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(share of the clip by which it is later,)."""
         return (between(-self.alpha, self.alpha, draws[0]),)
 

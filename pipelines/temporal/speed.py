@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..timeline import Timeline, TimeMap
 from .base import Clip, Parameters, Placement, Transform, between, require
@@ -30,7 +28,7 @@ class Speed(Transform):
         """The smallest of the library."""
         return min(self.library)
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(factor,)."""
         fitting = [s for s in self.library if s <= room + FITS] or [min(self.library)]
         return (fitting[int(draws[0] * len(fitting))],)
@@ -54,7 +52,7 @@ class Stretch(Transform):
         """The smallest factor."""
         return self.low
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(factor,)."""
         return (between(self.low, max(min(self.high, room), self.low), draws[0]),)
 
@@ -72,7 +70,7 @@ class Reverse(Transform):
     def __post_init__(self) -> None:
         require(0 <= self.probability <= 1, f"a probability is between 0 and 1, not {self.probability}")
 
-    def draw(self, draws: NDArray[np.float64], clip: Clip, room: float) -> Parameters:
+    def draw(self, draws: Sequence[float], clip: Clip, room: float) -> Parameters:
         """(1 or 0,): whether it is played backwards."""
         return (float(draws[0] < self.probability),)
 
