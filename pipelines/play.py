@@ -56,29 +56,43 @@ def walk(p: Any, weight: Any, n: int, maps: Any, row: int, end: int, head: int) 
         row = after
 
 
-def read(out: Any, places: Any, gain: Any, beside: Any, n: int, pcm: Any, bank: Any) -> None:
-    """out[:n], the sound at positions places + beside through the taps of their phases; silence outside the source.
-
-    Where the gain is 0 nobody hears it, and nothing is read.
-    """
-    phases, taps = bank.shape
-    half, length = (taps - 1) // 2, pcm.shape[0]
+def locate(places: Any, beside: Any, n: int, taps: int, phases: int, first: Any, phase: Any) -> None:
+    """Where the taps begin in the sound, and which phase they are of, for the positions places + beside."""
+    half = (taps - 1) // 2
+    # to the nearest phase; half-way cases all go one way, or rounding errors would make a clip jitter
+    tie = (0.5 + 1e-6) / phases
     for i in range(n):
-        x, total = places[i] + beside[i] - 0.5, np.float32(0.0)
-        if gain[i] != 0.0:
-            before = int(math.floor(x))  # noqa: RUF046  # on CUDA floor gives a float
-            # the nearest phase; half-way cases all go one way, or rounding errors would make a clip jitter
-            phase = int((x - before) * phases + 0.5 + 1e-6)
-            if phase >= phases:
-                before, phase = before + 1, phase - phases
-            first = before - half
-            if first >= 0 and first + taps <= length:
-                for k in range(taps):
-                    total += bank[phase, k] * pcm[first + k]
-            else:
-                for k in range(max(0, -first), min(taps, length - first)):
-                    total += bank[phase, k] * pcm[first + k]
-        out[i] = total
+        x = places[i] + beside[i] - 0.5 + tie
+        before = math.floor(x)
+        # the difference is 1 where x lies just below 0
+        first[i], phase[i] = before - half, min(math.floor((x - before) * phases), phases - 1)
+
+
+def read(out: Any, first: Any, phase: Any, gain: Any, n: int, pcm: Any, bank: Any) -> None:
+    """out[:n], the sound from samples `first` on through the taps of the phases; silence outside the source.
+
+    Where the gain is 0 throughout nobody hears it, and nothing is read.
+    """
+    taps, length, loudest, low, high = bank.shape[1], pcm.shape[0], 0.0, first[0], first[0]
+    for i in range(n):
+        loudest = max(loudest, abs(gain[i]))
+        low, high = min(low, first[i]), max(high, first[i])
+    if loudest == 0.0:
+        for i in range(n):
+            out[i] = 0.0
+    elif low >= 0 and high + taps <= length:
+        for i in range(n):
+            # slices: LLVM vectorises no index that might be negative
+            sound, weights, total = pcm[int(first[i]) :], bank[int(phase[i])], np.float32(0.0)
+            for k in range(taps):
+                total += weights[k] * sound[k]
+            out[i] = total
+    else:
+        for i in range(n):
+            begin, total = int(first[i]), np.float32(0.0)
+            for k in range(max(0, -begin), min(taps, length - begin)):
+                total += bank[int(phase[i]), k] * pcm[begin + k]
+            out[i] = total
 
 
 def player(jit: Jit, fast: Jit, window: int = 0, hop: int = 0, centre: float = 0.0) -> Jit:
@@ -88,7 +102,8 @@ def player(jit: Jit, fast: Jit, window: int = 0, hop: int = 0, centre: float = 0
     of clip time apart and the first one around `centre`: the map then moves the windows, and within one the sound runs
     on at its own speed.
     """
-    move, hear, shape, colour = jit(walk), fast(read), jit(ramp), jit(shade)
+    move, shape, colour = jit(walk), jit(ramp), jit(shade)
+    find, dot = fast(locate), fast(read)
 
     def begin(p: Any, first: int, n: int, middle: bool) -> None:
         """Positions in the clip of n output samples, or of the middles of their windows."""
@@ -118,6 +133,15 @@ def player(jit: Jit, fast: Jit, window: int = 0, hop: int = 0, centre: float = 0
 
     toned = jit(tone)
 
+    def hear(
+        out: Any, p: Any, n: int, pcm: Any, bank: Any, gain: Any, beside: Any, at: Any, phase: Any
+    ) -> None:
+        """The sound at positions p + beside."""
+        find(p, beside, n, bank.shape[1], bank.shape[0], at, phase)
+        dot(out, at, phase, gain, n, pcm, bank)
+
+    heard_at = jit(hear)
+
     def samples(
         out: Any,
         first: int,
@@ -130,7 +154,7 @@ def player(jit: Jit, fast: Jit, window: int = 0, hop: int = 0, centre: float = 0
         step: Any,
         room: Any,
     ) -> None:
-        """out[first : first + n]; `room` (7, n) is memory to work in."""
+        """out[:n], samples [first, first + n) of the clip; `room` (9, n) is memory to work in."""
         gain, fill, p, weight, beside = room[0], room[1], room[2], room[3], room[4]
         heard, other = room[5], room[6]
         for i in range(n):
@@ -144,15 +168,15 @@ def player(jit: Jit, fast: Jit, window: int = 0, hop: int = 0, centre: float = 0
             spliced |= maps[row, 2] > 0.0
         start(p, first, n, True)
         move(p, weight, n, maps, 0, end, 0)
-        hear(heard, p, gain, beside, n, pcm, bank)
+        heard_at(heard, p, n, pcm, bank, gain, beside, room[7], room[8])
         if spliced:
             start(p, first, n, True)
             move(p, weight, n, maps, 0, end, 1)
-            hear(other, p, gain, beside, n, pcm, bank)
+            heard_at(other, p, n, pcm, bank, gain, beside, room[7], room[8])
             for i in range(n):
                 heard[i] += weight[i] * (other[i] - heard[i])
         for i in range(n):
-            out[first + i] = gain[i] * heard[i] + fill[i]
+            out[i] = gain[i] * heard[i] + fill[i]
 
     compiled: Jit = jit(samples)
     return compiled
@@ -166,10 +190,10 @@ def play_cpu(window: int = 0, hop: int = 0, centre: float = 0.0) -> Jit:
     samples = player(njit, njit(fastmath=True), window, hop, centre)
 
     def run(out: Any, pcm: Any, maps: Any, curves: Any, bank: Any, noise: Any, step: Any) -> None:
-        room = np.empty((7, BLOCK))
+        room = np.empty((9, BLOCK))
         for first in range(0, out.shape[0], BLOCK):
             n = min(BLOCK, out.shape[0] - first)
-            samples(out, first, n, pcm, maps, curves, bank, noise, step, room)
+            samples(out[first : first + n], first, n, pcm, maps, curves, bank, noise, step, room)
 
     return run
 
@@ -186,9 +210,9 @@ def play_gpu(window: int = 0, hop: int = 0, centre: float = 0.0) -> Jit:
     samples = player(device, device, window, hop, centre)
 
     def run(out: Any, pcm: Any, maps: Any, curves: Any, bank: Any, noise: Any, step: Any) -> None:
-        room = cuda.local.array((7, 1), float64)
+        room = cuda.local.array((9, 1), float64)
         for i in range(cuda.grid(1), out.shape[0], cuda.gridsize(1)):
-            samples(out, i, 1, pcm, maps, curves, bank, noise, step, room)
+            samples(out[i : i + 1], i, 1, pcm, maps, curves, bank, noise, step, room)
 
     return run
 

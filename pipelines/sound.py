@@ -38,9 +38,7 @@ def spectrogram(played: Any, audio: AudioConfig, device: str) -> Any:
     Raises:
         StatsError: `audio.stats` cannot be used.
     """
-    decibels = fn.to_decibels(_bands(played, audio), multiplier=10.0, reference=1.0, cutoff_db=audio.floor_db)
-    mean, std = _normalisation(audio, device)
-    normal = fn.transpose((decibels - mean) / std, perm=[1, 0])
+    normal = fn.transpose(_normal(_bands(played, audio), audio, device), perm=[1, 0])
     shaped = fn.reshape(normal, shape=[1, audio.stft_bands, audio.stft_frames], layout="CHW")
     return fn.resize(shaped, size=list(audio.resize), antialias=True) if audio.resize else shaped
 
@@ -97,9 +95,11 @@ def _hann(samples: int) -> list[float]:
     return [float(w) for w in 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(samples) / samples)]
 
 
-def _normalisation(audio: AudioConfig, device: str) -> tuple[Any, Any]:
-    """Mean and standard deviation in decibels: two numbers, or a constant node of one for each band."""
+def _normal(power: Any, audio: AudioConfig, device: str) -> Any:
+    """(dB - mean) / std: of two numbers in DALI's own formula, of one for each band after it."""
     if audio.stats is None:
-        return audio.mean, audio.std
+        reference, floor = 10 ** (audio.mean / 10), (audio.floor_db - audio.mean) / audio.std
+        return fn.to_decibels(power, multiplier=10 / audio.std, reference=reference, cutoff_db=floor)
+    decibels = fn.to_decibels(power, multiplier=10.0, reference=1.0, cutoff_db=audio.floor_db)
     mean, std = (types.Constant(values, device=device) for values in load_stats(audio))
-    return mean, std
+    return (decibels - mean) / std

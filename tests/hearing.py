@@ -9,7 +9,7 @@ from numba import njit
 
 from coaug.pipelines.play import play_cpu
 from coaug.pipelines.program import Program, sound_program
-from coaug.pipelines.resample import bank
+from coaug.pipelines.resample import bank, thin
 from coaug.pipelines.timeline import Timeline
 
 run = njit(play_cpu())
@@ -32,8 +32,11 @@ def hear(
         rates: samples of `pcm` in one of the clip.
         taps: the filter to read with; default: the one that the timeline's speed needs.
     """
+    if taps is None:
+        pcm, every = thin(pcm.astype(np.float32), float(rates) * timeline.time.steepest)
+        origin, rates = origin / every, rates / every
+        taps = bank(rates, timeline.time.steepest)
     program = sound_program(timeline, samples, origin, samples * float(rates))
-    taps = bank(rates, timeline.time.steepest) if taps is None else taps
     return evaluate(program, pcm, taps, samples, float(rates))
 
 

@@ -109,6 +109,17 @@ def test_overlapping_pieces_are_faded_into_each_other() -> None:
     np.testing.assert_allclose(heard, [1.0] * 8 + list(weight * 1 + (1 - weight) * 3) + [3.0] * 4, atol=1e-6)
 
 
+def test_every_position_has_a_phase() -> None:
+    """The nearest one; also just below 0, where position - floor(position) is rounded to 1."""
+    from coaug.pipelines.play import locate
+
+    tie = (0.5 + 1e-6) / 4
+    places, first, phase = np.array([0.5 - tie, 10.5, 10.7, 10.9, 1.6]), np.zeros(5), np.zeros(5)
+    locate(places, np.zeros(5), 5, 1, 4, first, phase)
+    assert phase.tolist() == [3, 0, 1, 2, 0]
+    assert first.tolist() == [-1, 10, 10, 10, 1]
+
+
 def test_windows_are_moved_and_not_sped_up() -> None:
     """speed_on = spectrogram: windows of 8 samples, 4 apart in the clip, 8 in a source played twice as fast."""
     from numba import njit

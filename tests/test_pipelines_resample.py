@@ -6,15 +6,17 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.signal
 import torch
 import torchaudio
 from hearing import hear
 
 from coaug.pipelines.play import play_gpu
-from coaug.pipelines.resample import MOST, PASS, bank, phases
+from coaug.pipelines.resample import MOST, bank, phases, thin
 from coaug.pipelines.timeline import Timeline, TimeMap
 
 RATE = 24000
+PASS = 0.85  # share of the narrower band that is left alone
 MARGIN = 0.04  # seconds of sound before the clip: a whole number of samples at all these rates
 
 
@@ -52,9 +54,11 @@ def test_aliases_are_60_db_down(file_rate: int, factor: float) -> None:
 def delay(file_rate: int, factor: float) -> float:
     """Seconds by which a clip is late because it starts at one of the filter's phases."""
     ratio = Fraction(file_rate, RATE) * Fraction(factor)
-    place = (MARGIN * file_rate + 0.5 * float(ratio) - 0.5) * phases(ratio)
-    late = (place - np.floor(place + 0.5 + 1e-6)) / phases(ratio) / file_rate
-    assert abs(late) <= 1 / 64 / file_rate + 1e-12
+    _, every = thin(np.zeros(1, np.float32), float(ratio))
+    ratio, rate = ratio / every, file_rate / every
+    place = (MARGIN * rate + 0.5 * float(ratio) - 0.5) * phases(ratio)
+    late = (place - np.floor(place + 0.5 + 1e-6)) / phases(ratio) / rate
+    assert abs(late) <= 1 / 64 / rate + 1e-12
     return float(late)
 
 
@@ -111,6 +115,20 @@ def test_phases_are_those_of_the_ratio() -> None:
         np.testing.assert_allclose(taps.sum(axis=1), 1, atol=1e-6)
     assert np.array_equal(bank(Fraction(1), 4.0), bank(Fraction(4), 1.0))
     assert len(bank(Fraction(1), 1.2345)) == MOST
+
+
+@pytest.mark.parametrize(("ratio", "every"), [(1.0, 1), (3.0, 1), (3.675, 2), (8.0, 4), (14.7, 8)])
+def test_thinning_is_one_long_filter_and_every_nth_sample(ratio: float, every: int) -> None:
+    """By scipy: a symmetric filter, read where its middle lies between the samples that the thinned one stands for."""
+    sound = np.random.default_rng(2).normal(size=1001).astype(np.float32)
+    thinned, found = thin(sound, ratio)
+    assert found == every and len(thinned) == -(-1001 // every)
+    if every == 1:
+        assert thinned is sound
+        return
+    taps = scipy.signal.firwin(11 * every, 0.95 / every, window=("kaiser", 7.0))
+    expected = scipy.signal.convolve(sound, taps)[6 * every - 1 :: every]
+    np.testing.assert_allclose(thinned, expected[: len(thinned)], atol=1e-5)
 
 
 @pytest.mark.parametrize("windows", [(), (480, 240, 240.0)])
