@@ -2,28 +2,17 @@
 
     python benchmarks/augment.py [--presets svaclr …] [--json FILE] [--device cuda]
 
-Ours is the loader's own source and graph; only the file behind the source is replaced by frames (340x256) and sound
-(44.1 kHz) in memory, so that each sample is planned and compiled anew as in training. The peer (`augment_peers.py`)
-gets the same clips and draws. Steps of either chain are timed as what a longer part of it takes more than a shorter
-one. Parts are interleaved; medians of CPU seconds on one thread, of wall seconds on a GPU.
+Ours is the loader's own source and graph; only the file behind the source is replaced by frames (340x256, as decoders
+leave them) and sound (44.1 kHz) in memory, so that each sample is planned and compiled anew as in training. The peer
+(`augment_peers.py`) gets the same clips, as RGB, and draws. Steps of either chain are timed as what a longer part of it
+takes more than a shorter one. Parts are interleaved; medians of CPU seconds on one thread, of wall seconds on a GPU.
 
     copy        what any chain must do at least: the inputs and the outputs, each copied once (to the device, on it)
 
 Rates are clips (a view of a sample) a second; ratios carry over to other machines, rates do not.
 A step that is less than a tenth of its chain is within the noise of a machine that others use as well.
 
-Result, CPU, two shared cores, throughput of ours / the peer's (middle half of nine passes), and cost of ours in copies:
-
-    svaclr       0.47 (0.44-0.55)   4.5        staug        0.78 (0.60-0.82)   4.5
-    avid-small   0.48 (0.43-0.49)    11        staug+pitch  1.11 (1.04-1.12)   5.6
-    tempssl      0.45 (0.43-0.46)    14        all-224      0.69 (0.64-0.69)   6.0
-    all-112      0.53 (0.46-0.55)    21
-
-Conclusion: the target of 1.5 on a CPU is missed everywhere. On svaclr about half of our time goes into moving memory:
-views sliced out of the shared frames, and outputs cloned. Its sound takes 2.7x the peer's with the same low pass
-(`--matched`, which costs the peer little): in both, what aliases from 5 % above the new Nyquist rate on is about 70 dB
-down, with torchaudio's default only 10 dB (14 dB at 10 %, 28 dB at 20 %). Only pitch is cheaper here. On a GPU
-(`--device cuda`; targets 5, and 3 copies) none of this has run.
+Results and where the time goes: docs/benchmarks.md. On a GPU (`--device cuda`; targets 5, and 3 copies) it has not run.
 """
 
 from __future__ import annotations
@@ -44,6 +33,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+import av
 import numpy as np
 import torch
 from augment_peers import CHEAP, MATCHED, Clip, Peer
@@ -51,6 +41,7 @@ from numpy.typing import NDArray
 from nvidia.dali import pipeline_def
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
@@ -60,9 +51,9 @@ from coaug.pipelines import graph, table
 from coaug.pipelines.bans import Bans
 from coaug.pipelines.catalog import AudioStream, Catalog, Recording, VideoStream, sample_id, table_of
 from coaug.pipelines.config import DataConfig, ViewConfig
-from coaug.pipelines.feeds import feeds
-from coaug.pipelines.media import Frames
+from coaug.pipelines.media import Frames, rgb
 from coaug.pipelines.plan import AUDIO, epoch_rows, plan
+from coaug.pipelines.planes import Cutter
 from coaug.pipelines.sound import spectrogram
 from coaug.pipelines.source import Schedule, Source
 
@@ -87,6 +78,7 @@ def main() -> None:
     options = arguments()
     warnings.filterwarnings("ignore", "The external source node")  # partial graphs do not need all inputs
     torch.set_num_threads(options.threads)
+    threadpool_limits(options.threads)  # of NumPy's BLAS
     results = []
     for name in options.presets:
         rows = measure(name, options)
@@ -108,14 +100,20 @@ def recipe(name: str) -> DataConfig:
 
 
 class Memory:
-    """Stands in for an open file: decoded frames and sound."""
+    """Stands in for an open file: decoded frames, as decoders leave them and as RGB, and sound."""
 
     def __init__(self, number: int, frames: int) -> None:
         rng = np.random.default_rng(number)
         shades = np.add.outer(np.arange(HEIGHT), np.arange(WIDTH))[..., None] * np.array([0.4, 0.2, 0.3])
         noise = rng.integers(0, 32, (HEIGHT, WIDTH, 3))
         moving = (np.roll(shades + noise, 5 * n, 1) for n in range(frames))
-        self.frames = np.stack([picture.astype(np.uint8) for picture in moving])
+        coded = [
+            av.VideoFrame.from_ndarray(picture.astype(np.uint8)).reformat(format="yuv420p")
+            for picture in moving
+        ]
+        self.cutter = Cutter()
+        self.planes = np.stack([self.cutter(frame) for frame in coded])
+        self.rgb = np.stack([rgb(frame) for frame in coded])
         time = np.arange(-RATE, (SECONDS + 1) * RATE) / RATE  # a second more on either side
         tones = sum(np.sin(2 * np.pi * hertz * time) for hertz in rng.uniform(100, 8000, 8))
         loud = 0.02 * tones + 0.02 * rng.standard_normal(len(time))
@@ -131,11 +129,12 @@ class Memory:
         """Samples [low, high) of the recording."""
         return self.sound[low + RATE : high + RATE]
 
-    def shown(self, times: NDArray[np.float64]) -> Frames:
-        """As `read_frames`: each frame on screen at `times` (n,) once, but always from the same pictures."""
+    def shown(self, times: NDArray[np.float64], cutter: Cutter) -> Frames:
+        """As `read_frames`: each frame on screen at `times` (n,) once, but always from the same pictures, and whole."""
+        cutter.matrix = self.cutter.matrix
         numbers, index = np.unique(np.floor(times * FPS + 1e-6), return_inverse=True)
         pts = numbers[index] / FPS
-        return Frames(self.frames[: len(numbers)], index.astype(np.int32), pts, len(numbers))
+        return Frames(self.planes[: len(numbers)], index.astype(np.int32), pts, len(numbers))
 
 
 @contextmanager
@@ -148,7 +147,8 @@ def in_memory(memories: Mapping[str, Memory]) -> Iterator[None]:
         stream_of=lambda container, kind: stream,
         audio_rate=lambda container: RATE,
         read_audio=lambda container, low, high, deadline: container.heard(low, high),
-        read_frames=lambda container, times, deadline, **_: container.shown(times),
+        read_frames=lambda container, times, deadline, cutter: container.shown(times, cutter),
+        kept=lambda crops, upright, size: None,
     ):
         yield
 
@@ -196,7 +196,7 @@ class Setup:
         row = epoch_rows(catalog, 0, epoch, np.array([position]))
         drawn, arrays = plan(catalog, config, seed=0, epoch=epoch, rows=row), self.sample(step, index)
         memory, frames = self.memories[catalog[int(row[0])].path], config.video.frames
-        pixels = _tensor(arrays["pixels"], pin)
+        pixels = _tensor(memory.rgb[: len(arrays["planes"])], pin)
         for v, view in enumerate(config.views):
             begin = round(float(drawn.start[0, v] + drawn.offset[0, v, AUDIO]) * RATE)
             speed = float(drawn.speed[0, v, AUDIO])
@@ -262,18 +262,18 @@ class Ours:
     def tensors(self) -> dict[str, Tensor]:
         """The next batch as the loader hands it out."""
         outputs = zip(self.names, self.run(), strict=True)
-        return {name: from_dlpack(out.as_tensor()) for name, out in outputs if name != "error"}
+        return {name: from_dlpack(out.as_tensor()) for name, out in outputs}
 
 
 class Replay:
     """Stands in for a source: samples that were planned before, without the steps that come after `part`."""
 
     def __init__(self, setup: Setup, steps: int, part: str) -> None:
-        self.config, self.batch = setup.source.config, setup.batch
+        self.config, self.feeds, self.batch = setup.source.config, setup.source.feeds, setup.batch
         infos = [
             SimpleNamespace(iteration=s, idx_in_batch=i) for s in range(steps) for i in range(setup.batch)
         ]
-        look = [feed.name for feed in feeds(self.config)].index("look")
+        look = [feed.name for feed in self.feeds].index("look")
         self.samples = [setup.source(info) for info in infos]
         for sample in self.samples:
             sample[look][:, 8] *= part == "blur"
@@ -290,7 +290,7 @@ def partial_graph(source: Any, part: str, *, device: str) -> Any:
     """The real graph's steps, one after the other, up to `part`."""
     feed, config = graph._inputs(source, False), source.config
     if part == "feed":
-        return graph._decode(feed, device)
+        return feed["planes"].gpu() if device == "gpu" else feed["planes"]
     if part not in ("play", "spectrogram"):
         return graph._shown(feed, config, device)
     heard = [graph._played(feed, v, config.audio, device) for v in range(len(config.views))]

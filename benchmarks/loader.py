@@ -31,6 +31,7 @@ import torch
 import torchaudio
 from rich.console import Console
 from rich.table import Table
+from threadpoolctl import threadpool_limits
 
 from coaug.cli import _catalog_of
 from coaug.pipelines.catalog import Catalog
@@ -56,6 +57,7 @@ BATCH = 8
 def main() -> None:
     options = arguments()
     torch.set_num_threads(1)
+    threadpool_limits(1)  # of NumPy's BLAS
     catalog = Catalog.open(_catalog_of(options.data)).where(min_seconds=CONFIG.needed_seconds)
     rows = {"coaug": ours(catalog), "PyAV + torch": by_hand(catalog), "decode only": decode_only(catalog)}
     passes: dict[str, list[tuple[float, float]]] = {name: [] for name in rows}
