@@ -3,11 +3,16 @@
     python benchmarks/augment.py [--presets svaclr …] [--json FILE] [--device cuda]
 
 Ours is the loader's own source and graph; only the file behind the source is replaced by frames (340x256, as decoders
-leave them) and sound (44.1 kHz) in memory, so that each sample is planned and compiled anew as in training. The peer
-(`augment_peers.py`) gets the same clips, as RGB, and draws. Steps of either chain are timed as what a longer part of it
-takes more than a shorter one. Parts are interleaved; medians of CPU seconds on one thread, of wall seconds on a GPU.
+leave them) and sound (44.1 kHz) in memory, so that each sample is planned and compiled anew as in training. The peers
+(`augment_peers.py`) get the same clips, and what was drawn for nothing:
 
+    peer        the same chain on the same input: frames become RGB first (FFmpeg's swscale, on a CPU), and what lies
+                above the new band of resampled sound is kept out as well as ours does it
+    quick       gets its frames as RGB for nothing, and filters sound by torchaudio's defaults, a quarter as long
     copy        what any chain must do at least: the inputs and the outputs, each copied once (to the device, on it)
+
+Steps of either chain are timed as what a longer part of it takes more than a shorter one. Parts are interleaved;
+medians of CPU seconds on one thread, of wall seconds on a GPU.
 
 Rates are clips (a view of a sample) a second; ratios carry over to other machines, rates do not.
 A step that is less than a tenth of its chain is within the noise of a machine that others use as well.
@@ -36,7 +41,7 @@ from unittest import mock
 import av
 import numpy as np
 import torch
-from augment_peers import CHEAP, MATCHED, Clip, Peer
+from augment_peers import CHEAP, MATCHED, Clip, Peer, as_rgb
 from numpy.typing import NDArray
 from nvidia.dali import pipeline_def
 from rich.console import Console
@@ -51,7 +56,7 @@ from coaug.pipelines import graph, table
 from coaug.pipelines.bans import Bans
 from coaug.pipelines.catalog import AudioStream, Catalog, Recording, VideoStream, sample_id, table_of
 from coaug.pipelines.config import DataConfig, ViewConfig
-from coaug.pipelines.media import Frames, rgb
+from coaug.pipelines.media import Frames
 from coaug.pipelines.plan import AUDIO, epoch_rows, plan
 from coaug.pipelines.planes import Cutter
 from coaug.pipelines.sound import spectrogram
@@ -113,7 +118,7 @@ class Memory:
         ]
         self.cutter = Cutter()
         self.planes = np.stack([self.cutter(frame) for frame in coded])
-        self.rgb = np.stack([rgb(frame) for frame in coded])
+        self.coded, self.rgb = coded, as_rgb(coded)
         time = np.arange(-RATE, (SECONDS + 1) * RATE) / RATE  # a second more on either side
         tones = sum(np.sin(2 * np.pi * hertz * time) for hertz in rng.uniform(100, 8000, 8))
         loud = 0.02 * tones + 0.02 * rng.standard_normal(len(time))
@@ -196,7 +201,8 @@ class Setup:
         row = epoch_rows(catalog, 0, epoch, np.array([position]))
         drawn, arrays = plan(catalog, config, seed=0, epoch=epoch, rows=row), self.sample(step, index)
         memory, frames = self.memories[catalog[int(row[0])].path], config.video.frames
-        pixels = _tensor(memory.rgb[: len(arrays["planes"])], pin)
+        count = len(arrays["planes"])
+        coded, pixels = memory.coded[:count], _tensor(memory.rgb[:count], pin)
         for v, view in enumerate(config.views):
             begin = round(float(drawn.start[0, v] + drawn.offset[0, v, AUDIO]) * RATE)
             speed = float(drawn.speed[0, v, AUDIO])
@@ -205,6 +211,7 @@ class Setup:
             tone = arrays.get("tone", np.tile([1.0, 0, 0, 0], (v + 1, frames, 1)))[v]
             heard = zip(view.steps, drawn.steps[0, v, AUDIO], strict=False)
             yield Clip(
+                coded,
                 pixels,
                 shown,
                 repeats,
@@ -323,7 +330,7 @@ def our_steps(setup: Setup, options: argparse.Namespace) -> dict[str, Step]:
 
 def peer_steps(setup: Setup, options: argparse.Namespace) -> dict[str, Step]:
     """What is timed of the peer, and the copy."""
-    peer = Peer(setup.source.config, options.device, MATCHED if options.matched else CHEAP)
+    peer, quick = (Peer(setup.source.config, options.device, filters) for filters in (MATCHED, CHEAP))
     on_gpu = options.device != "cpu"
     ready = [setup.clips(step, on_gpu) for step in range(options.steps)]
     batches = (clips for _ in iter(int, 1) for clips in ready)
@@ -335,9 +342,12 @@ def peer_steps(setup: Setup, options: argparse.Namespace) -> dict[str, Step]:
     for part in (*parts_of(setup.source.config)[3:], "normalise"):
         steps[part] = lambda depth=depths[part]: peer.pictures(next(batches), depth)  # type: ignore[misc]
     made = peer(ready[0])
+    if not on_gpu:
+        steps["convert"] = lambda: peer.converted(next(batches))
     return {
         **steps,
-        "whole": lambda: peer(next(batches)),
+        "whole": lambda: peer(next(batches)) if on_gpu else peer(peer.converted(next(batches))),
+        "quick": lambda: quick(next(batches)),
         "copy": lambda: copied(next(batches), made, peer.device),
     }
 
@@ -367,7 +377,7 @@ def measure(name: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     medians = {key: statistics.median(values) for key, values in passes.items()}
     clips = options.batch * len(setup.source.config.views)
     ours, peer = ({p: s / clips for (at, p), s in medians.items() if at == side} for side in both)
-    return rows_of(ours, peer, spread(passes))
+    return rows_of(ours, peer, {part: spread(passes, part) for part in ("whole", "quick")})
 
 
 def timed(step: Step, options: argparse.Namespace) -> float:
@@ -382,9 +392,9 @@ def timed(step: Step, options: argparse.Namespace) -> float:
     return clock() - start
 
 
-def spread(passes: Mapping[tuple[str, str], Sequence[float]]) -> tuple[float, float]:
-    """Middle half of the whole chains' ratio, pass by pass."""
-    pairs = zip(passes["peer", "whole"], passes["ours", "whole"], strict=True)
+def spread(passes: Mapping[tuple[str, str], Sequence[float]], part: str) -> tuple[float, float]:
+    """Middle half of the whole chains' ratio, pass by pass; `part` is the peer's."""
+    pairs = zip(passes["peer", part], passes["ours", "whole"], strict=True)
     ratios = sorted(theirs / mine for theirs, mine in pairs)
     return ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
 
@@ -393,29 +403,29 @@ def differences(times: Seconds) -> dict[str, float]:
     """Seconds of each step for itself, from those of the chain up to it."""
     alone: dict[str, float] = {}
     first, before = ("play", "feed" if "feed" in times else "resize"), 0.0
-    for part in (p for p in times if p not in ("plan", "whole", "copy")):
+    for part in (p for p in times if p not in ("plan", "convert", "whole", "quick", "copy")):
         alone[part] = times[part] - (0.0 if part in first else before)
         before = times[part]
     return alone
 
 
-def rows_of(ours: Seconds, peer: Seconds, middle: tuple[float, float]) -> list[dict[str, Any]]:
+def rows_of(ours: Seconds, peer: Seconds, middle: Mapping[str, tuple[float, float]]) -> list[dict[str, Any]]:
     """Steps by name, with seconds a clip of ours and the peer's."""
     mine, theirs = differences(ours), differences(peer)
     mine["resize"] += mine.pop("feed")  # the peer chooses frames and cuts them out in one step
     theirs["resize"] += theirs.pop("normalise")
     rows = [{"part": "plan, compile", "ours": ours["plan"], "peer": None}]
     rows += [{"part": part, "ours": mine[part], "peer": theirs[part]} for part in mine]
+    convert = peer.get("convert", 0.0)
+    rows.append(
+        {"part": "to RGB", "ours": 0.0, "peer": convert}
+    )  # ours does it after resizing, in the same step
     rest = ours["whole"] - ours["plan"] - sum(mine.values())
-    rows.append({"part": "hand over", "ours": rest, "peer": peer["whole"] - sum(theirs.values())})
-    whole = {
-        "part": "whole",
-        "ours": ours["whole"],
-        "peer": peer["whole"],
-        "low": middle[0],
-        "high": middle[1],
-    }
-    return [*rows, whole, {"part": "copy", "ours": peer["copy"], "peer": peer["copy"]}]
+    rows.append({"part": "hand over", "ours": rest, "peer": peer["whole"] - convert - sum(theirs.values())})
+    whole = {"ours": ours["whole"]}
+    for part, (low, high) in middle.items():
+        rows.append(whole | {"part": part, "peer": peer[part], "low": low, "high": high})
+    return [*rows, {"part": "copy", "ours": peer["copy"], "peer": peer["copy"]}]
 
 
 def report(name: str, rows: Sequence[Mapping[str, Any]], options: argparse.Namespace) -> None:
@@ -448,7 +458,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="batches a pass")
     parser.add_argument("--repeats", type=int, default=9, help="interleaved passes")
     parser.add_argument("--threads", type=int, default=1, help="more than one: wall seconds")
-    parser.add_argument("--matched", action="store_true", help="the peer low-passes as ours does")
     parser.add_argument("--json", type=Path, help="write the rows here")
     return parser.parse_args()
 

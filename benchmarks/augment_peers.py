@@ -4,6 +4,7 @@ It is given what costs it little: every drawn number, which decoded frame each m
 frame. What it does itself is all work on pixels and samples, each step in the plausible way that was measured fastest
 on a CPU, clip by clip, which stays in the caches; on a GPU in batches:
 
+    convert     swscale, one context a sample; what torchcodec and PyAV hand out has gone through it as well
     frames      index_select on the cropped view, and frames that are repeated only once; advanced indexing takes 3x
     resize      interpolate(antialias=True) on channels-last uint8, torch's SIMD path; planar uint8 takes 3x, float 8x
     colour      one 3x4 matrix on planar pixels; chained adjustments of kornia.enhance take 15x
@@ -22,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -31,6 +32,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchaudio
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 from torch import Tensor
 
 from coaug.pipelines.config import AudioConfig, DataConfig
@@ -60,7 +63,7 @@ class Clip:
     """One view of one sample.
 
     Attributes:
-        pixels: (U, H, W, 3) uint8, the decoded frames of the sample.
+        coded: the U decoded frames of the sample, 4:2:0.  pixels: (U, H, W, 3) uint8, the same as RGB.
         shown: (u,) those of them in this view, each once.
         repeats: (T,) which of these each moment shows; None where they are T, in order.
         box: left, top, right, bottom in whole pixels.  flip: mirrored.
@@ -70,6 +73,7 @@ class Clip:
         steps: transforms of the sound with what was drawn for them, in order.
     """
 
+    coded: Sequence[Any]
     pixels: Tensor
     shown: Tensor
     repeats: Tensor | None
@@ -95,6 +99,12 @@ class Peer:
     def __call__(self, clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:
         """(N, 3, T, S, S) pictures and (N, 1, F, L) spectrograms."""
         return self.pictures(clips), self.sounds(clips)
+
+    def converted(self, clips: Sequence[Clip]) -> list[Clip]:
+        """The clips with their pictures made RGB now; those of a sample once."""
+        samples = {id(clip.coded): clip.coded for clip in clips}
+        ready = {key: torch.from_numpy(as_rgb(coded)) for key, coded in samples.items()}
+        return [replace(clip, pixels=ready[id(clip.coded)]) for clip in clips]
 
     def pictures(self, clips: Sequence[Clip], depth: int = 4) -> Tensor:
         """All steps, or only the first `depth` of: resize, colour, blur, normalise (and then the last group only)."""
@@ -186,6 +196,13 @@ class Peer:
         if key not in self.resamplers:
             self.resamplers[key] = torchaudio.transforms.Resample(*key, **self.filters).to(self.device)
         return self.resamplers[key](sound)  # type: ignore[no-any-return]
+
+
+def as_rgb(coded: Sequence[Any]) -> NDArray[np.uint8]:
+    """(U, H, W, 3) of decoded frames, by one context of FFmpeg's swscale on one thread."""
+    reformatter = VideoReformatter()
+    frames = (reformatter.reformat(frame, format="rgb24", threads=1) for frame in coded)
+    return np.stack([frame.to_ndarray() for frame in frames])
 
 
 class Spectrum:
