@@ -111,10 +111,10 @@ class AudioConfig:
             )
         if self.stft_frames < 1:
             raise ValueError(f"seconds: {self.seconds}, too short for a single window of {self.window} s")
-        if self.mels < 1 or (self.resize and min(self.resize) < 1):
-            raise ValueError(
-                f"mels: {self.mels}, resize: {self.resize}; a spectrogram has at least one band and frame"
-            )
+        if self.mels < 1:
+            raise ValueError(f"mels: {self.mels}; a spectrogram has at least one band")
+        if self.resize and min(self.resize) < SMALLEST:
+            raise ValueError(f"resize: {self.resize}; at least {SMALLEST} bands and frames")
         if self.waveform and self.speed_on == "spectrogram":
             raise ValueError("waveform: with speed_on: spectrogram no sound is played, only windows of it")
         if self.std <= 0:

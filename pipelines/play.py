@@ -8,7 +8,6 @@ for CUDA as DALI's Numba operator. (DALI's own audio_resample does not low-pass 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,11 +17,11 @@ from nvidia.dali import types
 from nvidia.dali.plugin.numba.experimental import NumbaFunction
 
 from .curves import ramp, shade
+from .reading import Jit, dots, dots_cpu, locate, reader
 from .timemap import TIE
 
 THREADS = 256
 BLOCK = 512  # samples that a CPU sends through the stages together
-Jit = Callable[..., Any]
 Windows = tuple[()] | tuple[int, int, float]
 
 
@@ -56,54 +55,15 @@ def walk(p: Any, weight: Any, n: int, maps: Any, row: int, end: int, head: int) 
         row = after
 
 
-def locate(places: Any, beside: Any, n: int, taps: int, phases: int, first: Any, phase: Any) -> None:
-    """Where the taps begin in the sound, and which phase they are of, for the positions places + beside."""
-    half = (taps - 1) // 2
-    # to the nearest phase; half-way cases all go one way, or rounding errors would make a clip jitter
-    tie = (0.5 + 1e-6) / phases
-    for i in range(n):
-        x = places[i] + beside[i] - 0.5 + tie
-        before = math.floor(x)
-        # the difference is 1 where x lies just below 0
-        first[i], phase[i] = before - half, min(math.floor((x - before) * phases), phases - 1)
-
-
-def read(out: Any, first: Any, phase: Any, gain: Any, n: int, pcm: Any, bank: Any) -> None:
-    """out[:n], the sound from samples `first` on through the taps of the phases; silence outside the source.
-
-    Where the gain is 0 throughout nobody hears it, and nothing is read.
-    """
-    taps, length, loudest, low, high = bank.shape[1], pcm.shape[0], 0.0, first[0], first[0]
-    for i in range(n):
-        loudest = max(loudest, abs(gain[i]))
-        low, high = min(low, first[i]), max(high, first[i])
-    if loudest == 0.0:
-        for i in range(n):
-            out[i] = 0.0
-    elif low >= 0 and high + taps <= length:
-        for i in range(n):
-            # slices: LLVM vectorises no index that might be negative
-            sound, weights, total = pcm[int(first[i]) :], bank[int(phase[i])], np.float32(0.0)
-            for k in range(taps):
-                total += weights[k] * sound[k]
-            out[i] = total
-    else:
-        for i in range(n):
-            begin, total = int(first[i]), np.float32(0.0)
-            for k in range(max(0, -begin), min(taps, length - begin)):
-                total += bank[int(phase[i]), k] * pcm[begin + k]
-            out[i] = total
-
-
-def player(jit: Jit, fast: Jit, window: int = 0, hop: int = 0, centre: float = 0.0) -> Jit:
-    """The function of a few output samples, compiled by `jit`; `fast` may reorder sums, so that they are vectorised.
+def player(jit: Jit, fast: Jit, read: Jit, window: int = 0, hop: int = 0, centre: float = 0.0) -> Jit:
+    """The function of a few output samples, compiled by `jit`; `fast` may reorder sums. `read` is `reader`'s.
 
     With a `window`, the output is not the sound itself but the windows of an STFT, one after the other, `hop` samples
     of clip time apart and the first one around `centre`: the map then moves the windows, and within one the sound runs
     on at its own speed.
     """
     move, shape, colour = jit(walk), jit(ramp), jit(shade)
-    find, dot = fast(locate), fast(read)
+    find, dot = fast(locate), read
 
     def begin(p: Any, first: int, n: int, middle: bool) -> None:
         """Positions in the clip of n output samples, or of the middles of their windows."""
@@ -187,7 +147,8 @@ def play_cpu(window: int = 0, hop: int = 0, centre: float = 0.0) -> Jit:
 
     maps (R, 6), curves (1 + factors, 7), noise (m,) and step (1,) as `program.py` says; bank (q, K) is the filter.
     """
-    samples = player(njit, njit(fastmath=True), window, hop, centre)
+    fast = njit(fastmath=True)
+    samples = player(njit, fast, reader(fast, njit(dots_cpu)), window, hop, centre)
 
     def run(out: Any, pcm: Any, maps: Any, curves: Any, bank: Any, noise: Any, step: Any) -> None:
         room = np.empty((9, BLOCK))
@@ -207,7 +168,7 @@ def play_gpu(window: int = 0, hop: int = 0, centre: float = 0.0) -> Jit:
         compiled: Jit = cuda.jit(function, device=True, inline="always")
         return compiled
 
-    samples = player(device, device, window, hop, centre)
+    samples = player(device, device, reader(device, device(dots)), window, hop, centre)
 
     def run(out: Any, pcm: Any, maps: Any, curves: Any, bank: Any, noise: Any, step: Any) -> None:
         room = cuda.local.array((9, 1), float64)

@@ -111,7 +111,7 @@ def test_overlapping_pieces_are_faded_into_each_other() -> None:
 
 def test_every_position_has_a_phase() -> None:
     """The nearest one; also just below 0, where position - floor(position) is rounded to 1."""
-    from coaug.pipelines.play import locate
+    from coaug.pipelines.reading import locate
 
     tie = (0.5 + 1e-6) / 4
     places, first, phase = np.array([0.5 - tie, 10.5, 10.7, 10.9, 1.6]), np.zeros(5), np.zeros(5)

@@ -14,8 +14,8 @@ import numpy as np
 from nvidia.dali import fn, types
 from nvidia.dali.plugin.numba.experimental import NumbaFunction
 
+from ..lanes import LANES
 from ..show import constants, show_frame
-from .lanes import LANES
 from .look import gaussian, soften, tint, twist
 from .zoom import taps, zoom
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .lanes import LANES, weave, weigh
+from ..lanes import LANES, weave, weigh
 
 
 @njit  # type: ignore[untyped-decorator]
@@ -39,22 +39,23 @@ def taps(low: float, high: float, length: int, size: int) -> Any:
 
 @njit  # type: ignore[untyped-decorator]
 def zoom(out: Any, pixels: Any, origin: int, stride: int, rows: Any, columns: Any, room: Any) -> None:
-    """Fill `out` (S, S) float32, S >= 8, from a plane whose pixel (y, x) is pixels[origin + y · stride + x], uint8.
+    """Fill `out` (H, W) float32, at least 8 each way, from a plane of pixels.
 
     Args:
+        pixels, origin, stride: pixel (y, x) of the plane is pixels[origin + y · stride + x]; uint8 or float32.
         rows, columns: `taps` of the two axes.
         room: space to work in, (16 n,) float32, n columns that are read at most.
     """
     (top, down), (left, across) = rows, columns
-    size, begin = len(left), min(left[0], left[-1])
+    height, begin = len(top), min(left[0], left[-1])
     n = abs(left[-1] - left[0]) + across.shape[1]
     half = LANES * n
     lines, woven = (
         room[:half].reshape(LANES, n),
         room[half : 2 * half],
     )  # contiguous, or nothing is vectorised
-    for group in range(0, size, LANES):
-        y = min(group, size - LANES)  # the last rows may be made twice
+    for group in range(0, height, LANES):
+        y = min(group, height - LANES)  # the last rows may be made twice
         for r in range(LANES):
             blend(lines[r], pixels, origin + top[y + r] * stride + begin, stride, down[y + r])
         a, b, c, d, e, f, g, h = (
