@@ -148,7 +148,7 @@ def in_memory(memories: Mapping[str, Memory]) -> Iterator[None]:
     stream = SimpleNamespace(codec_context=None)
     with mock.patch.multiple(
         "coaug.pipelines.source",
-        open_media=lambda path, deadline: memories[path],
+        open_media=lambda path, deadline, **_: memories[path],
         stream_of=lambda container, kind: stream,
         audio_rate=lambda container: RATE,
         read_audio=lambda container, low, high, deadline: container.heard(low, high),

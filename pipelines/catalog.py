@@ -34,6 +34,8 @@ class VideoStream:
         fps: average frames per second.
         vfr: whether frames stray from an even grid by more than 0.4 of its period.
         start, duration: presentation time of the first frame, and from there to the end of the last one.
+        pixel_format: FFmpeg's name, such as "yuv420p".
+        declared: whether the file's header says all that decoding needs, so that nobody has to probe (`declared.py`).
     """
 
     codec: str
@@ -44,11 +46,14 @@ class VideoStream:
     vfr: bool
     start: float
     duration: float
+    pixel_format: str = "yuv420p"
+    declared: bool = False
 
 
 @dataclass(frozen=True)
 class AudioStream:
-    """The sound track of a file: sample rate in Hz, times in seconds; `level_db` is the loudest 100 ms (RMS, dBFS)."""
+    """The sound track of a file: sample rate in Hz, times in seconds; `level_db` is the loudest 100 ms (RMS, dBFS),
+    `declared` as of the picture."""
 
     codec: str
     rate: int
@@ -56,6 +61,7 @@ class AudioStream:
     start: float
     duration: float
     level_db: float
+    declared: bool = False
 
 
 @dataclass(frozen=True)

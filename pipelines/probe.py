@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import av
 
 from .catalog import AudioStream, VideoStream
+from .declared import declared
 from .media import stream_of
 from .tracks import SILENCE_DB, Picture, Sound, packets
 
@@ -108,10 +109,11 @@ def _probe(path: str, container: Any) -> Probe | Reject:
     if no_video and no_audio:
         present = [why for why, track in ((no_video, picture), (no_audio, sound)) if track is not None]
         return Reject(path, " and ".join(present))
+    told = declared(path)
     return Probe(
         path,
-        picture.describe() if picture is not None and not no_video else None,
-        sound.describe() if sound is not None and not no_audio else None,
+        None if picture is None or no_video else replace(picture.describe(), declared="video" in told),
+        None if sound is None or no_audio else replace(sound.describe(), declared="audio" in told),
         no_video,
         no_audio,
     )

@@ -143,7 +143,7 @@ class Source:
         recording, deadline = self.catalog[row], Deadline(self.deadline)
         arrays = self._blank | {"speed": clips.speed[0], "direction": clips.direction[0]}
         marks = [time.perf_counter()]  # before and after each of STAGES
-        with open_media(recording.path, deadline) as container:
+        with open_media(recording.path, deadline, probe=not self._declared(recording)) as container:
             marks.append(time.perf_counter())
             if "video" in self.config.modalities:
                 arrays |= self._video(container, recording, clips, trust_graph, deadline)
@@ -152,6 +152,10 @@ class Source:
                 arrays |= self._audio(container, clips, deadline)
             marks.append(time.perf_counter())
         return arrays | {"timing": np.array([b - a for a, b in pairwise(marks)], np.float32)}
+
+    def _declared(self, recording: Recording) -> bool:
+        streams = [getattr(recording, modality) for modality in self.config.modalities]
+        return all(stream is not None and stream.declared for stream in streams)
 
     def _video(
         self, container: Any, recording: Recording, clips: ClipPlan, trust_graph: bool, deadline: Deadline
@@ -167,7 +171,7 @@ class Source:
         arrays: Arrays = {"look": look}
         if self.config.tones("video"):
             arrays["tone"] = np.stack([picture_tone(timeline, u) for timeline in timelines])
-        if trust_graph and self._graph_decodes(recording, stream.codec_context):
+        if trust_graph and self._graph_decodes(recording.video):
             shown: Slice | Frames = (packets := cut(container, times.ravel(), deadline))
             arrays |= {"encoded": packets.data, "in_graph": np.bool_(True), "wanted": packets.wanted}
         else:
@@ -178,13 +182,9 @@ class Source:
         index, pts = (numbers.reshape(times.shape) for numbers in (shown.index, shown.pts))
         return arrays | {"frames": index, "video_pts": pts, "cost": cost}
 
-    def _graph_decodes(self, recording: Recording, codec: Any) -> bool:
-        assert recording.video is not None
-        return (
-            recording.video.codec in self.graph_codecs
-            and recording.video.rotation == 0
-            and codec.pix_fmt in PIXEL_FORMATS
-        )
+    def _graph_decodes(self, video: VideoStream) -> bool:
+        known = video.codec in self.graph_codecs and video.pixel_format in PIXEL_FORMATS
+        return known and video.rotation == 0
 
     def _cutter(self, video: VideoStream, crops: NDArray[np.float32]) -> Cutter:
         """What keeps of each frame as much as all views' crops (V, 4) need; these become shares of that, in place."""

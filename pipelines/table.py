@@ -30,12 +30,15 @@ SCHEMA = pa.schema(
         ("video_vfr", pa.bool_()),
         ("video_start", pa.float64()),
         ("video_duration", pa.float64()),
+        ("video_pixel_format", pa.large_string()),
+        ("video_declared", pa.bool_()),
         ("audio_codec", pa.large_string()),  # null: no sound
         ("audio_rate", pa.int32()),
         ("audio_channels", pa.int32()),
         ("audio_start", pa.float64()),
         ("audio_duration", pa.float64()),
         ("audio_level_db", pa.float64()),
+        ("audio_declared", pa.bool_()),
     ]
 )
 LABELS, STAMP = b"coaug.labels", b"coaug.stamp"

@@ -115,6 +115,7 @@ class Picture(Track):
             vfr=vfr,
             start=self.first,
             duration=float(pts[-1]) + length - self.first,
+            pixel_format=self.frame.format.name,
         )
 
 

@@ -82,7 +82,7 @@ def write_clip(
     The AVI container knows neither start times nor irregular frames; WebM and Matroska round pts to 1 ms.
     """
     path = Path(path)
-    video_default, audio_default = CODECS[path.suffix]
+    video_default, audio_default = CODECS.get(path.suffix, CODECS[".mp4"])
     video_codec = video_default if codec == "auto" else codec
     audio_codec = audio_default if audio_codec == "auto" else audio_codec
     times = _times(Fraction(fps), frames, Fraction(start), vfr)
