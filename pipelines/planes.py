@@ -7,6 +7,7 @@ right half is Cr. That is half of RGB's bytes, and what is left to do to most fi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,12 @@ def _paste(out: NDArray[np.uint8], plane: NDArray[np.uint8]) -> None:
 
 def rgb_matrix(frame: Any) -> NDArray[np.float32]:
     """(3, 4) float32 from Y, Cb, Cr of a frame, as 8-bit numbers, to R, G, B in [0, 255] (ITU-T H.273, 8.3)."""
-    red, blue = LUMA.get(int(frame.colorspace), BT601)
     full = frame.color_range == ColorRange.JPEG or frame.format.name == "yuvj420p"
+    return _rgb_matrix(*LUMA.get(int(frame.colorspace), BT601), full)
+
+
+@lru_cache
+def _rgb_matrix(red: float, blue: float, full: bool) -> NDArray[np.float32]:
     luma, chroma, black = (1.0, 1.0, 0.0) if full else (255 / 219, 255 / 224, 16.0)
     green = 1 - red - blue
     cr, cb = 2 * (1 - red) * chroma, 2 * (1 - blue) * chroma
