@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -55,9 +56,9 @@ def shown(
     frames: Iterable[Any], decoder: Decoder, wanted: NDArray[np.float64]
 ) -> Iterator[tuple[int, int, Any]]:
     """(first, last, frame): `frame` is on screen at the ascending instants wanted[first:last]."""
-    done, held = 0, None
+    done, held, times = 0, None, wanted.tolist()
     for frame in frames:
-        until = int(np.searchsorted(wanted, decoder.seconds(frame) - EPSILON))
+        until = bisect_left(times, decoder.seconds(frame) - EPSILON)
         if until > done and held is not None:
             yield done, until, held
             done = until

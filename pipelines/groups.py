@@ -8,7 +8,7 @@ pictures of an open group (decoded after its key frame, shown before it) count a
     needed    I0 P3 B1      I6       P9 B7
 
 Groups that nobody wants are neither read, where the container's index or a gap of more than `GAP` seconds lets us seek
-over them, nor decoded, whatever had to be read.
+over them, nor decoded, whatever had to be read. Nor are pictures that nothing refers to (see `disposable`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
+from av.stream import Discard
 from numpy.typing import NDArray
+
+from .disposable import without_disposable
 
 if TYPE_CHECKING:
     from .media import Deadline
@@ -40,7 +43,7 @@ INDEXED = (
 
 @dataclass(frozen=True)
 class Run:
-    """Packets to decode without a break, the first a key frame; `first` is the earliest instant (seconds) that they
+    """Packets to decode one after the other, the first a key frame; `first` is the earliest instant (seconds) that they
     show, `opening` says that the stream has nothing before them."""
 
     packets: list[Any]
@@ -55,6 +58,12 @@ class _Segment:
     packets: list[Any]
     instants: NDArray[np.float64]
     opening: bool
+
+
+def only(container: Any, stream: Any) -> None:
+    """Other streams' packets are not even read from the file, where they are not on the way."""
+    for other in container.streams:
+        other.discard = Discard.default if other.index == stream.index else Discard.all
 
 
 def ticks(stream: Any, instant: float) -> int:
@@ -74,7 +83,7 @@ def needed(
     """The runs that show `instants` (n,) seconds, ascending; between runs a decoder must be flushed.
 
     Args:
-        back: one run with everything from so many seconds before the first picture to the last one.
+        back: one run with everything, of use or not, from so many seconds before the first picture to the last one.
 
     Raises:
         av.FFmpegError, OSError, ValueError: the packets cannot be read.
@@ -82,7 +91,7 @@ def needed(
     """
     instants = np.maximum(instants, float((stream.start_time or 0) * stream.time_base))
     segments = _Reader(container, stream, deadline).segments(instants, back)
-    codec = stream.codec_context.name
+    codec = stream.codec_context
     return [run for segment in segments if segment.packets for run in _runs(segment, codec, back is not None)]
 
 
@@ -101,21 +110,24 @@ def invisible(packet: Any, codec: str) -> bool:
     return codec == "vp8" and not memoryview(packet)[0] >> 4 & 1
 
 
-def _runs(segment: _Segment, codec: str, whole: bool) -> list[Run]:
+def _runs(segment: _Segment, codec: Any, whole: bool) -> list[Run]:
     packets, instants = segment.packets, segment.instants
     if any(p.pts is None for p in packets):  # nobody can tell which pictures these are
         return [Run(packets, float(instants[0]), segment.opening)]
-    shown = on_screen(packets, codec, instants)
+    shown = on_screen(packets, codec.name, instants)
     keys = np.array([i for i, p in enumerate(packets) if p.is_keyframe])
     pts = np.array([p.pts for p in packets])
     group = keys[np.maximum(np.searchsorted(pts[keys], pts[shown], side="right") - 1, 0)]
     spans = [(0, int(shown.max()))] if whole else _spans(group, shown)
-    firsts = [float(instants[group >= key][0]) for key, _ in spans]
-    return [
-        Run(_without_leading(packets[key : last + 1], opening), first, opening)
-        for (key, last), first in zip(spans, firsts, strict=True)
-        for opening in [segment.opening and key == 0]
-    ]
+    seen = np.full(len(packets), whole)
+    seen[shown] = True
+    runs = []
+    for key, last in spans:
+        first, opening = float(instants[group >= key][0]), segment.opening and key == 0
+        # leading pictures refer to the group before, which is not there; at the stream's start they are all there is
+        span = np.arange(key, last + 1) if opening else key + np.flatnonzero(pts[key : last + 1] >= pts[key])
+        runs.append(Run(without_disposable([packets[i] for i in span], seen[span], codec), first, opening))
+    return runs
 
 
 def _spans(group: NDArray[np.intp], shown: NDArray[np.intp]) -> list[tuple[int, int]]:
@@ -130,16 +142,12 @@ def _spans(group: NDArray[np.intp], shown: NDArray[np.intp]) -> list[tuple[int, 
     return spans
 
 
-def _without_leading(packets: list[Any], opening: bool) -> list[Any]:
-    """Leading pictures refer to the group before, which is not there; at the stream's start they are all there is."""
-    return packets if opening else [p for p in packets if p.pts >= packets[0].pts]
-
-
 class _Reader:
     """Reads one stream forwards and seeks over what nobody wants."""
 
     def __init__(self, container: Any, stream: Any, deadline: Deadline) -> None:
         self.container, self.stream, self.deadline = container, stream, deadline
+        only(container, stream)
         self.start, self.base = stream.start_time or 0, float(stream.time_base)  # ticks, seconds a tick
         self.indexed = container.format.name in INDEXED and hasattr(
             stream, "index_entries"

@@ -118,7 +118,7 @@ def _remux(packets: list[Any], stream: Any) -> bytes:
     """Matroska: takes every codec, keeps codec headers. Times are an even count: only the frames' order matters."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="matroska") as out:
-        target = out.add_stream_from_template(stream)
+        target = out.add_stream_from_template(stream, opaque=True)  # by name, AV1's decoder is no encoder
         numbers = np.argsort(np.argsort([p.pts for p in packets], kind="stable"))
         delay = int((np.arange(len(packets)) - numbers).max())  # pts >= dts
         for place, (number, packet) in enumerate(zip(numbers.tolist(), packets, strict=True)):

@@ -1,0 +1,114 @@
+"""Which packets a decoder can do without: pictures that nothing refers to and nobody will see.
+
+A decoder keeps pictures in places, named here by the bits of a mask. What a packet may put there is of use if a later
+one that is decoded may read it from there; so from the last packet to the first:
+
+    decoded   I0 P4 B2 b1 b3 P8 B6 b5 b7        (H.264 with a pyramid; numbers are presentation times)
+    fills     *  *  *        *  *               (nal_ref_idc; every picture may read)
+    wanted          B2                b7
+    needed    I0 P4 B2       P8 B6    b7
+
+H.264 tells references from others, HEVC also by temporal layer, AV1 each of its eight places. VP8 and VP9 have no rule:
+each frame changes what the next starts from (the last picture, probabilities, motion), except in streams made for
+conferences. Nor have MPEG-1, 2 and 4: few encoders make B-pictures untold, and XviD packs them two to a packet.
+Containers' own marks (`Packet.is_disposable`) are left aside: most writers set none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import chain, repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bitstream import Av1Frame, UnreadError, av1_frames, avc_is_plain, avc_sequences, nal_units
+
+
+class Use(NamedTuple):
+    """Masks of the places that a packet may put a picture in, that it may read, and whose content it ends."""
+
+    fills: int
+    reads: int
+    ends: int = 0
+
+
+ANYTHING = Use(-1, -1)  # what is not understood
+REFERENCE, OTHER = Use(1, 1), Use(0, 1)
+Rule = Callable[[list[memoryview], bytes], list[Use]]
+
+
+def without_disposable(packets: list[Any], wanted: NDArray[np.bool_], codec: Any) -> list[Any]:
+    """`packets` (n, decoding order) but for those that neither one of the `wanted` (n,) nor one left may refer to.
+
+    The pictures of those left are, bit for bit, what they are if all packets are decoded.
+
+    Args:
+        codec: the stream's codec context.
+    """
+    rule = RULES.get(codec.codec.canonical_name)
+    if rule is None or wanted.all() or any(p.has_sidedata("new_extradata") for p in packets):
+        return packets
+    uses = rule([memoryview(p) for p in packets], bytes(codec.extradata or b""))
+    kept, live = [], 0
+    for packet, use, seen in zip(reversed(packets), reversed(uses), reversed(wanted.tolist()), strict=True):
+        if seen or use.fills & live or packet.is_keyframe:
+            live = live & ~use.ends | use.reads
+            kept.append(packet)
+    return kept[::-1]
+
+
+def _h264(packets: list[memoryview], extradata: bytes) -> list[Use]:
+    """By nal_ref_idc (Rec. ITU-T H.264, 7.4.1) of all slices. Left as they are: interlaced video, where a field may
+    come alone in a packet, and video that does not tell its delay, which FFmpeg guesses from the pictures it gets."""
+    units = [nal_units(p, extradata, hevc=False) for p in packets]
+    inband = (bytes(unit) for unit in chain.from_iterable(units) if unit[0] & 31 == 7)
+    sequences = {*avc_sequences(extradata), *inband}
+    with suppress(UnreadError):
+        if sequences and all(map(avc_is_plain, sequences)):
+            return [_avc_use([unit[0] for unit in packet]) for packet in units]
+    return [ANYTHING] * len(packets)
+
+
+def _avc_use(headers: list[int]) -> Use:
+    slices = [h for h in headers if 1 <= h & 31 <= 5]
+    # besides slices only SEI, delimiters and filler: parameter sets must reach the decoder
+    others = {h & 31 for h in headers} - {1, 2, 3, 4, 5} - {6, 9, 12}
+    return OTHER if slices and not others and not any(h & 0x60 for h in slices) else REFERENCE
+
+
+def _hevc(packets: list[memoryview], extradata: bytes) -> list[Use]:
+    """Place 2t holds temporal layer t's references; in 2t + 1 are its sub-layer non-reference pictures, which only
+    higher layers may read (Rec. ITU-T H.265, 7.4.2.2)."""
+    return [_hevc_use(nal_units(p, extradata, hevc=True)) for p in packets]
+
+
+def _hevc_use(units: list[memoryview]) -> Use:
+    if any(len(u) < 2 or u[0] & 1 or u[1] >> 3 for u in units):  # cut off, or of a second view
+        return ANYTHING
+    kinds = {u[0] >> 1 for u in units}
+    slices = {kind for kind in kinds if kind < 32}
+    layers = {u[1] & 7 for u in units if u[0] >> 1 < 32}  # counted from one
+    if len(layers) != 1 or 0 in layers:
+        return ANYTHING
+    place = 2 * layers.pop() - 2
+    plain = kinds - slices <= {35, 38, 39, 40}  # besides slices only delimiters, filler and SEI
+    return Use(1 << place + (slices <= {0, 2, 4, 6, 8}) if plain else -1, (2 << place) - 1)
+
+
+def _av1(packets: list[memoryview], extradata: bytes) -> list[Use]:
+    """By refresh_frame_flags and ref_frame_idx (AV1, 5.9.2 and 7.20) of all frames of a packet, shown or not."""
+    known = (_av1_use(frames) for frames in av1_frames(packets, extradata))
+    return [use for use, _ in zip(chain(known, repeat(ANYTHING)), packets, strict=False)]
+
+
+def _av1_use(frames: list[Av1Frame]) -> Use:
+    fills, reads = 0, 0
+    for frame in reversed(frames):
+        fills, reads = fills | frame.fills, reads & ~frame.fills | frame.reads
+    return Use(fills, reads, fills) if frames else ANYTHING
+
+
+RULES: dict[str, Rule] = {"h264": _h264, "hevc": _hevc, "av1": _av1}
