@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 
+from .demux import packets_of
 from .media import Deadline, MediaError, open_media, stream_of
 
 CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")  # others' time stamps depend on probing throughout
@@ -35,7 +36,7 @@ def _told(path: str, probe: bool) -> dict[str, Any]:
             return {}
         streams = {kind: s for kind in ("video", "audio") if (s := stream_of(container, kind)) is not None}
         told = {kind: _parameters(stream) for kind, stream in streams.items()}
-        packets = list(islice(container.demux(*streams.values()), PACKETS))
+        packets = list(islice(packets_of(container, *streams.values()), PACKETS))
         times = [(p.stream_index, p.pts, p.dts, p.size, p.is_keyframe) for p in packets]
         return {kind: (*told[kind], [t for t in times if t[0] == s.index]) for kind, s in streams.items()}
 
@@ -52,4 +53,4 @@ def _parameters(stream: Any) -> tuple[Any, ...]:
     )
     if stream.type == "video":
         return (*common, codec.width, codec.height, codec.has_b_frames)
-    return (*common, codec.sample_rate, codec.layout.name, codec.format.name)
+    return (*common, codec.sample_rate, codec.layout.name, getattr(codec.format, "name", None))

@@ -25,6 +25,7 @@ import numpy as np
 from av.stream import Discard
 from numpy.typing import NDArray
 
+from .demux import packets_of
 from .disposable import without_disposable
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class _Reader:
         return next((p for p in packets if p.is_keyframe and p.pts is not None), None), packets
 
     def _packets(self) -> Iterator[Any]:
-        for packet in self.container.demux(self.stream):
+        for packet in packets_of(self.container, self.stream):
             self.deadline.check()
             if packet.size:
                 yield packet

@@ -17,12 +17,10 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from . import pcm
 from .decode import Decoder, Late, shown
-from .groups import EPSILON, needed, ticks
+from .groups import needed
 
-PRIMING = (
-    0.25  # seconds decoded before an audio window, so that codecs with memory (Opus, AAC, MP3) have settled
-)
 av.logging.set_level(av.logging.PANIC)
 
 
@@ -147,51 +145,6 @@ def _decoded(
         raise MediaError(f"video does not decode: {reason(error)}") from None
 
 
-def decode_window(container: Any, stream: Any, first: float, last: float, deadline: Deadline) -> int:
-    """Decode what [first, last] seconds need and convert nothing; returns how many frames that took."""
-    decoder = Decoder(stream, deadline)
-    for _ in decoder.frames(needed(container, stream, np.array([first, last]), deadline, back=0.0)):
-        pass
-    return decoder.decoded
-
-
-def _seconds(frame: Any) -> float:
-    return float(frame.time)
-
-
-def _decode_from(container: Any, stream: Any, instant: float, deadline: Deadline) -> Iterator[Any]:
-    """Frames in presentation order, starting with one at or before `instant` (or the file's very first)."""
-    instant = max(instant, float((stream.start_time or 0) * stream.time_base))
-    for back in (0.0, 2.0, np.inf):  # some indexes point past the key frame that is needed
-        frames = _seek_decode(container, stream, instant - back, deadline)
-        first = next(frames, None)
-        if first is not None and _seconds(first) <= instant + EPSILON:
-            break
-    if first is not None:
-        yield first
-        yield from frames
-
-
-def _seek_decode(container: Any, stream: Any, instant: float, deadline: Deadline) -> Iterator[Any]:
-    try:
-        _seek(container, stream, instant)
-        for packet in container.demux(stream):
-            deadline.check()
-            yield from (frame for frame in packet.decode() if frame.pts is not None)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        deadline.check()  # an interrupted read is the deadline's doing
-        raise MediaError(f"{stream.type} does not decode: {reason(error)}") from None
-
-
-def _seek(container: Any, stream: Any, instant: float) -> None:
-    target = ticks(stream, instant)
-    if stream.type == "audio" and target == (stream.start_time or 0):
-        with suppress(av.FFmpegError):  # packets that only prime the decoder stand before the first sample
-            container.seek(target - int(PRIMING / stream.time_base), stream=stream, backward=True)
-            return
-    container.seek(target, stream=stream, backward=True)
-
-
 def audio_rate(container: Any) -> int:
     """Samples per second of the sound track."""
     return int(stream_of(container, "audio").codec_context.sample_rate)
@@ -204,44 +157,16 @@ def read_audio(container: Any, first: int, last: int, deadline: Deadline) -> NDA
     """
     stream = stream_of(container, "audio")
     out = np.zeros(last - first, np.float32)
-    for position, frames in _runs(container, stream, first, last, deadline):
-        samples = _mono(np.concatenate(frames, axis=1))
-        low, high = max(position, first), min(position + len(samples), last)
-        if high > low:
-            out[low - first : high - first] = samples[low - position : high - position]
+    found = False
+    try:
+        for position, data in pcm.runs(container, stream, first, last, deadline):
+            low, high = max(position, first), min(position + len(data), last)
+            if high > low:
+                out[low - first : high - first] = data[low - position : high - position]
+            found = True
+    except (av.FFmpegError, OSError, ValueError) as error:
+        deadline.check()  # an interrupted read is the deadline's doing
+        raise MediaError(f"audio does not decode: {reason(error)}") from None
+    if not found:
+        raise MediaError(f"no sound could be decoded at {first / audio_rate(container):.3f} s")
     return out
-
-
-def _runs(
-    container: Any, stream: Any, first: int, last: int, deadline: Deadline
-) -> list[tuple[int, list[NDArray[Any]]]]:
-    """Decoded sound without gaps: (number of its first sample, its frames as (channels, n))."""
-    rate = audio_rate(container)
-    runs: list[tuple[int, list[NDArray[Any]]]] = []
-    end = 0
-    for frame in _decode_from(container, stream, first / rate - PRIMING, deadline):
-        due = round(_seconds(frame) * rate)
-        # decoders deliver without gaps; containers round each time stamp (Matroska: to 1 ms)
-        if not runs or abs(due - end) > rate // 50:
-            runs.append((due, []))
-            end = due
-        runs[-1][1].append(_planar(frame))
-        end += frame.samples
-        if end >= last:
-            break
-    if not runs:
-        raise MediaError(f"no sound could be decoded at {first / rate:.3f} s")
-    return runs
-
-
-def _planar(frame: Any) -> NDArray[Any]:
-    data: NDArray[Any] = frame.to_ndarray()
-    return data if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels).T
-
-
-def _mono(data: NDArray[Any]) -> NDArray[np.float32]:
-    """The channels' mean of (channels, n), full scale 1."""
-    if data.dtype.kind == "u":  # 8-bit PCM is unsigned
-        return np.asarray((data.mean(axis=0) - 128.0) / 128.0, np.float32)
-    scale = 1.0 if data.dtype.kind == "f" else 1.0 / -float(np.iinfo(data.dtype).min)
-    return np.asarray(data.mean(axis=0, dtype=np.float32) * scale, np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .catalog import AudioStream, VideoStream
+from .demux import packets_of
 
 SILENCE_DB = -60.0
 """A track that is nowhere louder (100 ms RMS, dBFS of the channels' mean) counts as silent."""
@@ -24,10 +25,10 @@ MAX_TRIES = 512  # packets sent to a decoder that gives nothing before it is giv
 def packets(container: Any, *streams: Any) -> Iterator[Any]:
     """Sound packets of the streams, up to the end or to the first place that cannot be read."""
     try:
-        for packet in container.demux(*streams):
+        for packet in packets_of(container, *streams):
             if packet.size and not packet.is_corrupt:
                 yield packet
-    except av.FFmpegError:
+    except (av.FFmpegError, ValueError):
         return
 
 

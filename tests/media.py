@@ -267,3 +267,69 @@ def read_audio(path: str | Path) -> tuple[float, int, NDArray[np.float32]]:
     assert frames[0].pts is not None
     assert frames[0].time_base is not None
     return float(frames[0].pts * frames[0].time_base), frames[0].sample_rate, np.concatenate(pcm)
+
+
+def write_sound(
+    path: str | Path,
+    codec: str,
+    form: str,
+    rate: int,
+    layout: str,
+    *,
+    seconds: float = 4.0,
+    start: float = 0.0,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """A sound track alone, for any encoder, sample format and layout: swelling tones and noise, each channel its own.
+
+    AAC's noise substitution is off: decoders draw it at random, so that no two of them agree.
+    """
+    with av.open(str(path), "w") as container:
+        stream: Any = container.add_stream(
+            codec, rate=rate, layout=layout, options={"strict": "-2", "aac_pns": "0"} | (options or {})
+        )
+        stream.format = form
+        data = _noises(stream.codec_context.layout.nb_channels, rate, seconds)
+        resampler = av.AudioResampler(form, layout, rate)
+        for first in range(0, data.shape[1], 4096):
+            part = np.ascontiguousarray(data[:, first : first + 4096])
+            frame = av.AudioFrame.from_ndarray(part, "fltp", layout)
+            frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
+            frame.pts = round(start * rate) + first
+            for converted in resampler.resample(frame):
+                container.mux(stream.encode(converted))
+        container.mux(stream.encode(None))
+    return Path(path)
+
+
+def _noises(channels: int, rate: int, seconds: float) -> NDArray[np.float32]:
+    rng, t = np.random.default_rng(0), np.arange(round(seconds * rate)) / rate
+    hertz = 300 + 170 * np.arange(channels)[:, None]
+    tones = np.sin(2 * np.pi * hertz * t * (1 + 0.1 * t)) * (0.6 + 0.4 * np.sin(2 * np.pi * 1.3 * t))
+    noise = rng.standard_normal(tones.shape) * (np.sin(2 * np.pi * 0.7 * t) > 0)
+    return np.asarray(0.3 * tones + 0.03 * noise, np.float32)
+
+
+def copy_packets(
+    source: str | Path,
+    path: str | Path,
+    *,
+    later: float = 0.0,
+    hole: tuple[float, float] = (0.0, 0.0),
+    options: dict[str, str] | None = None,
+) -> Path:
+    """The same packets in another container, by decoding time, `later` seconds later and without those that begin in
+    `hole` [low, high).
+
+    With `later` below zero an mp4 gets an edit list that hides what comes before time zero.
+    """
+    options = ({"avoid_negative_ts": "disabled"} if later < 0 else {}) | (options or {})
+    with av.open(str(source)) as container, av.open(str(path), "w", options=options) as out:
+        targets = {s.index: out.add_stream_from_template(s, opaque=True) for s in container.streams}
+        for packet in sorted((p for p in container.demux() if p.size), key=lambda p: p.dts * p.time_base):
+            if not hole[0] <= float(packet.pts * packet.time_base) < hole[1]:
+                shift = round(later / packet.time_base)
+                packet.pts, packet.dts = packet.pts + shift, packet.dts + shift
+                packet.stream = targets[packet.stream_index]
+                out.mux(packet)
+    return Path(path)

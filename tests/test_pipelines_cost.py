@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from media import read_frames as whole_frames
 from media import write_clip
 
-from coaug.pipelines.media import Deadline, decode_window, open_media, read_frames, stream_of
+from coaug.pipelines.media import Deadline, open_media, read_frames
 from coaug.pipelines.slices import cut
 
 FRAMES = 150
@@ -304,15 +304,6 @@ def test_what_a_gradual_refresh_shows_is_right_at_any_cost(films: dict[str, Film
 def packet_sizes(path: Path) -> list[int]:
     with av.open(str(path)) as container:
         return [p.size for p in container.demux(video=0) if p.size and p.pts is not None]
-
-
-def test_a_window_for_the_benchmark_costs_all_its_frames(films: dict[str, Film]) -> None:
-    """From the key frame before 1.0 s (frame 24) to the picture at 2.5 s, everything."""
-    with open_media(films["h264.mp4"].path, Deadline(30.0)) as container:
-        count = decode_window(container, stream_of(container, "video"), 1.0, 2.5, Deadline(30.0))
-    packets = films["h264.mp4"].packets
-    last = max(i for i, (pts, _) in enumerate(packets) if pts == pytest.approx(2.5))
-    assert count == last + 1 - 24
 
 
 def test_two_requests_of_one_container_do_not_disturb_each_other(films: dict[str, Film]) -> None:

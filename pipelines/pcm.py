@@ -1,0 +1,147 @@
+"""Which packets of a sound track a decoder needs for a window, and the sound that comes out of it, sample by sample.
+
+packets  |  -1  |  0  |  1  |  2  |  3  |  4  |  5  |    a seek lands somewhere before the priming
+decoded               |  1     2     3     4  |          from the last packet that begins before the priming
+                         [priming][window]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from .demux import packets_of
+from .groups import only
+from .samples import Clock, Run, rewind
+
+if TYPE_CHECKING:
+    from .media import Deadline
+
+# Seconds decoded before a window. Measured to be bit for bit as in a full decode: AAC and Vorbis after one packet, MP3
+# after its bit reservoir of 511 bytes and one packet, Opus when its predictors have forgotten (RFC 7845 asks for
+# 0.08 s, where errors still reach 0.1). High-efficiency AAC repeats the header of its upper band every few packets.
+PRIMING = {"opus": 1.5}
+USUAL = 0.3
+GAP = 0.02  # seconds between two time stamps more than was decoded: samples are missing
+KINDS = {
+    "u8": "u1",
+    "s16": "i2",
+    "s32": "i4",
+    "s64": "i8",
+    "flt": "f4",
+    "dbl": "f8",
+}  # FFmpeg's sample formats
+MATROSKA = "matroska,webm"
+UNTIMED = {("ogg", "flac")}  # FFmpeg's time stamps after a seek are off by pages
+
+
+def runs(
+    container: Any, stream: Any, first: int, last: int, deadline: Deadline
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """(number of its first sample, (n,) mono) of every stretch without gaps that samples [first, last) need.
+
+    Bit for bit as in a full decode, except for codecs that draw noise at random (AAC with noise substitution, AC-3) and
+    for the first packet of a container whose sound has been read before (FFmpeg's AAC decoder keeps its overlap).
+
+    Raises:
+        av.FFmpegError, OSError, ValueError: the file cannot be read.
+        MediaError: past the deadline.
+    """
+    only(container, stream)
+    clock = Clock(container, stream, deadline)
+    early = first - clock.slack - priming(stream.codec_context) * clock.rate
+    found: list[Run] = []
+    for packet in _needed(container, stream, early / clock.rate, deadline):
+        for frame in packet.decode():
+            _append(found, clock, frame)
+        if found and found[-1].end >= last + clock.slack + GAP * clock.rate:  # whatever the first stamp was
+            break
+    for run in found:
+        position, samples = clock.position(run), np.concatenate(run.frames)
+        unheard = max(clock.origin - position, 0)
+        yield position + unheard, samples[unheard:]
+
+
+def priming(codec: Any) -> float:
+    """Seconds to decode before a window, after which the output is a full decode's."""
+    return 0.0 if codec.codec.lossless else PRIMING.get(codec.name, USUAL)
+
+
+def _append(found: list[Run], clock: Clock, frame: Any) -> None:
+    """To the last run, or to a new one where samples are missing; decoders deliver without gaps."""
+    due = clock.due(frame)
+    if not found and np.isnan(due):
+        return  # nobody can tell where this belongs
+    if not found or abs(due - found[-1].end) > GAP * clock.rate:
+        found.append(Run())
+    found[-1].add(due, mono(frame))
+
+
+def mono(frame: Any) -> NDArray[np.float32]:
+    """The channels' mean, (n,) in [-1, 1]. (Frames are many and short: `to_ndarray` would take twice as long.)"""
+    channels, kind = frame.layout.nb_channels, np.dtype(KINDS[frame.format.name.rstrip("p")])
+    if frame.format.is_planar:
+        planes = [np.frombuffer(plane, kind, frame.samples) for plane in frame.planes]
+    else:
+        planes = list(np.frombuffer(frame.planes[0], kind, frame.samples * channels).reshape(-1, channels).T)
+    total = planes[0].astype(np.float32)
+    for plane in planes[1:]:
+        total += plane.astype(np.float32, copy=False)
+    if kind.kind == "f":
+        return total / np.float32(channels) if channels > 1 else total
+    middle, full = (128, 128) if kind.kind == "u" else (0, -int(np.iinfo(kind).min))
+    return (total / np.float32(channels) - np.float32(middle)) * np.float32(1 / full)
+
+
+def _needed(container: Any, stream: Any, seconds: float, deadline: Deadline) -> Iterator[Any]:
+    """Packets from the last one that begins at or before `seconds`, or from the first; demuxing costs little."""
+    begun: list[Any] = []
+    early = _early(stream, seconds)
+    packets = _landed(container, stream, seconds)
+    for packet in packets:
+        deadline.check()
+        if early(packet):
+            begun.clear()
+        elif begun and packet.pts is not None:
+            yield from chain(begun, [packet])
+            break
+        begun.append(packet)
+    else:
+        yield from begun
+    for packet in packets:
+        deadline.check()
+        yield packet
+
+
+def _landed(container: Any, stream: Any, seconds: float) -> Iterator[Any]:
+    """The packets after a seek to `seconds`, the first of them no later than that unless it is the very first."""
+    early, start = _early(stream, seconds), float((stream.start_time or 0) * stream.time_base)
+    untimed = (container.format.name, stream.codec_context.name) in UNTIMED
+    for back in (0.0, 2.0) if seconds > start and not untimed else ():  # some indexes point too far
+        with suppress(av.FFmpegError):  # FLAC: cannot find its last packets
+            _seek(container, stream, max(seconds - back, start))
+            packets = packets_of(container, stream)
+            first = next(packets, None)
+            if first is not None and early(first):
+                return chain([first], packets)
+    rewind(container, stream)
+    return packets_of(container, stream)
+
+
+def _early(stream: Any, seconds: float) -> Callable[[Any], bool]:
+    """Whether a packet begins at or before `seconds`."""
+    last = seconds / float(stream.time_base)
+    return lambda packet: packet.pts is not None and packet.pts <= last
+
+
+def _seek(container: Any, stream: Any, seconds: float) -> None:
+    """Matroska lists the places of pictures: looking for sound there reads the whole file up to it."""
+    if container.format.name == MATROSKA:
+        stream = container.streams.best("video") or stream
+    container.seek(int(seconds / stream.time_base), stream=stream, backward=True)
