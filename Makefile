@@ -11,7 +11,7 @@ METHOD ?= svaclr
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help train resume index stats eval view bench bench-augment doctor test lint type-check gpu-check demo-table clean
+.PHONY: help train resume index stats eval view bench bench-augment bench-source doctor test lint type-check gpu-check demo-table clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-13s %s\n", t, $$0}'
@@ -31,7 +31,7 @@ eval: $(VENV)/.installed ## [RUN=runs/svaclr] [DATA=folder|catalog]: evaluate a 
 view: $(VENV)/.installed ## FILE=video.mp4 [PRESET=svaclr] [SEED=n] [OUT=sheet.png] [MP4=clips.mp4] [ARGS='--recipe "speed(2)"']: what augmentation does
 	$(BIN)/coaug view $(if $(FILE),"$(FILE)",$(error view: which file? make view FILE=video.mp4)) $(if $(PRESET),--preset $(PRESET)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)") $(if $(MP4),--mp4 "$(MP4)") $(ARGS) $(SET)
 
-bench: $(VENV)/.installed ## measure the loader against its ceiling [ARGS="--json FILE --data FOLDER"]
+bench: $(VENV)/.installed-bench ## measure the loader against its ceiling [ARGS="--json FILE --data FOLDER"]
 	$(BIN)/coaug bench $(ARGS)
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
@@ -40,6 +40,9 @@ $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
 
 bench-augment: $(VENV)/.installed-bench ## measure the augmentation against torchaudio + torch [ARGS="--presets svaclr"]
 	$(BIN)/python benchmarks/augment.py $(ARGS)
+
+bench-source: $(VENV)/.installed-bench ## measure reading from files against DALI and against decoding alone
+	$(BIN)/python benchmarks/source.py $(ARGS)
 
 doctor: $(VENV)/.installed ## what works on this machine, and the remedy for what does not
 	$(BIN)/coaug doctor

@@ -8,8 +8,8 @@ Three rows on the same files and the same plan (two views a sample, 16 frames of
     coaug         AVLoader, everything in this process
     PyAV + torch  what people write by hand: PyAV, a frame at a time to RGB, torch resizing, torchaudio log-mel,
                   each view opened and decoded for itself
-    decode only   the ceiling: open each file once, decode the packets that hold the needed frames and the
-                  window of sound, convert nothing
+    decode only   the ceiling: open each file once, decode the packets that the needed frames and the window of sound
+                  depend on, convert nothing
 
 A clip is one view of one sample. CPU seconds are this process's, on one thread; passes are interleaved and the
 median is given with its spread. Ratios carry over to other machines, seconds do not.
@@ -23,12 +23,15 @@ import platform
 import resource
 import statistics
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torchaudio
+from av.video.reformatter import VideoReformatter
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
@@ -36,16 +39,10 @@ from threadpoolctl import threadpool_limits
 from coaug.cli import _catalog_of
 from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
+from coaug.pipelines.decode import Decoder
+from coaug.pipelines.groups import needed
 from coaug.pipelines.loader import AVLoader
-from coaug.pipelines.media import (
-    Deadline,
-    audio_rate,
-    decode_window,
-    open_media,
-    read_audio,
-    read_frames,
-    stream_of,
-)
+from coaug.pipelines.media import Deadline, audio_rate, open_media, read_audio, read_frames, stream_of
 from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, epoch_rows, plan
 from coaug.pipelines.timeline import instants
 
@@ -93,9 +90,9 @@ def decode_only(catalog: Catalog) -> Callable[[], None]:
             times = np.concatenate([_times(clips, view) for view in range(2)])
             seconds = CONFIG.audio.seconds * clips.speed[0, :, AUDIO].max()
             with open_media(catalog[int(clips.row[0])].path, Deadline(60)) as container:
-                decode_window(
-                    container, stream_of(container, "video"), times.min(), times.max(), Deadline(60)
-                )
+                picture = stream_of(container, "video")
+                runs = needed(container, picture, np.unique(times), Deadline(60))
+                deque(Decoder(picture, Deadline(60)).frames(runs), maxlen=0)
                 start, rate = clips.start[0, 0], audio_rate(container)
                 read_audio(container, int(start * rate), int((start + seconds) * rate), Deadline(60))
 
@@ -118,7 +115,9 @@ def by_hand(catalog: Catalog) -> Callable[[], None]:
             path = catalog[int(clips.row[0])].path
             for view in range(2):
                 with open_media(path, Deadline(60)) as container:
-                    frames = read_frames(container, _times(clips, view), Deadline(60))
+                    frames = read_frames(
+                        container, _times(clips, view), Deadline(60), _rgb(VideoReformatter())
+                    )
                 _resized(torch.from_numpy(frames.pixels)[frames.index], clips.crop[0, view])
                 with open_media(path, Deadline(60)) as container:
                     rate, factor = audio_rate(container), float(clips.speed[0, view, AUDIO])
@@ -131,6 +130,11 @@ def by_hand(catalog: Catalog) -> Callable[[], None]:
                 ).log()
 
     return step
+
+
+def _rgb(reformatter: VideoReformatter) -> Callable[[Any], np.ndarray]:
+    """With one context of swscale for all frames."""
+    return lambda frame: reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
 
 
 def _times(clips: ClipPlan, view: int) -> np.ndarray:
