@@ -75,41 +75,45 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Window:
-    """A random clip: `times` (T,) seconds of its frames in the film at `path`."""
+    """A random clip: `times` (T,) seconds of its frames in the film at `path`, which has `fps` of them a second."""
 
     path: Path
     times: np.ndarray
+    fps: int
 
 
 def windows(name: str, folder: Path) -> Iterator[Window]:
     """For ever."""
     rng, paths, film = np.random.default_rng(0), made(name, folder), FILMS[name]
     while True:
-        start = rng.uniform(0, film.seconds - FRAMES / RATE)
-        yield Window(paths[rng.integers(len(paths))], start + np.arange(FRAMES) / RATE)
+        first = int(rng.uniform(0, film.seconds - FRAMES / RATE) * film.fps)
+        start = (first + 0.3) / film.fps  # no time is where one frame ends: containers round that
+        yield Window(paths[rng.integers(len(paths))], start + np.arange(FRAMES) / RATE, film.fps)
 
 
 def against_dali(name: str, options: argparse.Namespace) -> list[Row]:
     """Clips per CPU second of three ways to the same frames."""
-    film = FILMS[name]
-
-    def whole(window: Window) -> tuple[Any, Any]:
-        numbers = np.floor(window.times * film.fps + 1e-6)
-        return np.fromfile(window.path, np.uint8), numbers.astype(np.int32)
-
-    def sliced(window: Window) -> tuple[Any, Any]:
-        with open_media(window.path, Deadline(60), probe=False) as container:
-            found = cut(container, window.times, Deadline(60))
-        return found.data, found.wanted
-
+    folder = options.folder
     ways = {
-        "DALI": decoded(whole, windows(name, options.folder)),
-        "slices": decoded(sliced, windows(name, options.folder)),
-        "host": on_host(windows(name, options.folder)),
+        "DALI": decoded(whole, windows(name, folder)),
+        "slices": decoded(sliced, windows(name, folder)),
+        "host": on_host(windows(name, folder)),
     }
     seconds = measured(ways, options)
     ratios = {way: statistics.median(seconds["DALI"]) / statistics.median(s) for way, s in seconds.items()}
     return [row(f"{name}, {way}", s, ratio=ratios[way], to="DALI") for way, s in seconds.items()]
+
+
+def whole(window: Window) -> tuple[Any, Any]:
+    """What DALI's decoder needs of a clip: the file, and which of its frames."""
+    return np.fromfile(window.path, np.uint8), np.floor(window.times * window.fps + 1e-6).astype(np.int32)
+
+
+def sliced(window: Window) -> tuple[Any, Any]:
+    """The same, cut out of the file."""
+    with open_media(window.path, Deadline(60), probe=False) as container:
+        found = cut(container, window.times, Deadline(60))
+    return found.data, found.wanted
 
 
 def decoded(make: Callable[[Window], tuple[Any, Any]], clips: Iterator[Window]) -> Step:
