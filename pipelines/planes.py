@@ -41,7 +41,9 @@ class Cutter:
         """(3h/2, w) uint8."""
         frame = self._planar(frame)
         self.matrix = rgb_matrix(frame)
-        luma, *chroma = (np.rot90(_plane(plane), -self.turns) for plane in frame.planes)
+        luma, *chroma = map(_plane, frame.planes)
+        if self.turns:
+            luma, *chroma = (np.rot90(plane, -self.turns) for plane in (luma, *chroma))
         left, top, right, bottom = self.box or (0, 0, luma.shape[1], luma.shape[0])
         height, width = even(bottom - top), even(right - left)
         out = np.empty((3 * height // 2, width), np.uint8)
@@ -89,8 +91,9 @@ def _paste(out: NDArray[np.uint8], plane: NDArray[np.uint8]) -> None:
     """The last row and column again where an odd number of them is made even."""
     height, width = plane.shape
     out[:height, :width] = plane
-    out[:height, width:] = plane[:, -1:]
-    out[height:] = out[height - 1]
+    if out.shape != plane.shape:
+        out[:height, width:] = plane[:, -1:]
+        out[height:] = out[height - 1]
 
 
 def rgb_matrix(frame: Any) -> NDArray[np.float32]:
