@@ -89,7 +89,11 @@ def decode_only(catalog: Catalog) -> Callable[[], None]:
         for clips in next(batches):
             times = np.concatenate([_times(clips, view) for view in range(2)])
             seconds = CONFIG.audio.seconds * clips.speed[0, :, AUDIO].max()
-            with open_media(catalog[int(clips.row[0])].path, Deadline(60)) as container:
+            recording = catalog[int(clips.row[0])]
+            declared = (
+                recording.video and recording.audio and recording.video.declared and recording.audio.declared
+            )
+            with open_media(recording.path, Deadline(60), probe=not declared) as container:
                 picture = stream_of(container, "video")
                 runs = needed(container, picture, np.unique(times), Deadline(60))
                 deque(Decoder(picture, Deadline(60)).frames(runs), maxlen=0)
