@@ -129,6 +129,8 @@ def read_frames(
             break
     if not pixels:
         raise MediaError(f"no picture could be decoded at {wanted[0]:.3f} s")
+    if len({picture.shape for picture in pixels}) > 1:
+        raise MediaError("pictures change their size")
     index = place[inverse]
     return Frames(np.stack(pixels), index, np.array(pts)[index], decoder.decoded)
 

@@ -14,6 +14,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
+from .media import MediaError
+
 PLANAR = {"yuv420p", "yuvj420p"}
 LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
 BT601 = (0.299, 0.114)  # Kr and Kb where a file names no other space of ITU-T H.273, table 4; as FFmpeg does
@@ -38,13 +40,15 @@ class Cutter:
     matrix: NDArray[np.float32] = field(default_factory=lambda: np.zeros((3, 4), np.float32))
 
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
-        """(3h/2, w) uint8."""
+        """(3h/2, w) uint8. Raises MediaError where `box` is not within the frame."""
         frame = self._planar(frame)
         self.matrix = rgb_matrix(frame)
         luma, *chroma = map(_plane, frame.planes)
         if self.turns:
             luma, *chroma = (np.rot90(plane, -self.turns) for plane in (luma, *chroma))
         left, top, right, bottom = self.box or (0, 0, luma.shape[1], luma.shape[0])
+        if bottom > luma.shape[0] or right > luma.shape[1]:
+            raise MediaError("the picture is smaller than the one that was catalogued")
         height, width = even(bottom - top), even(right - left)
         out = np.empty((3 * height // 2, width), np.uint8)
         _paste(out[:height], luma[top:bottom, left:right])

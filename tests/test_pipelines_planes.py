@@ -11,6 +11,7 @@ from av.video.reformatter import VideoReformatter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coaug.pipelines.media import MediaError
 from coaug.pipelines.planes import Cutter, kept, rgb_matrix
 
 
@@ -135,3 +136,9 @@ def test_what_is_kept_holds_all_crops(
         low, high = sides.min(0) - reach, sides.max(0) + reach
         assert ((low >= [left, top]) | ([left, top] == np.zeros(2))).all()
         assert ((high <= [right, bottom]) | ([right, bottom] == upright)).all()
+
+
+def test_a_frame_smaller_than_what_is_kept_of_it() -> None:
+    frame = av.VideoFrame(32, 16, "yuv420p")
+    with pytest.raises(MediaError, match="smaller than the one that was catalogued"):
+        Cutter(box=(0, 0, 32, 18))(frame)
