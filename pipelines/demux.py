@@ -8,7 +8,7 @@ from typing import Any
 
 
 def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
-    """`container.demux(*streams)` for readers that may stop early: PyAV's own generator then leaks a packet's 160 bytes.
+    """`container.demux(*streams)` for readers that stop early: PyAV's own generator then leaks a packet, 160 bytes.
 
     Raises:
         ValueError: a stream that the file's beginning does not announce, which PyAV does not expect.

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import multiprocessing
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -18,6 +22,7 @@ from torch.utils.dlpack import from_dlpack
 
 from ..config import build as build_config
 from ..config import read
+from .ban_list import BanList
 from .bans import Bans
 from .batch import Batch
 from .catalog import Catalog
@@ -27,17 +32,22 @@ from .graph import build, graph_codecs, outputs
 from .source import Schedule, Source
 from .spawn import single_threaded, without_main
 from .tally import ErrorBudget, LoaderError, Tally
+from .watch import ended
 
 __all__ = ["AVLoader", "ErrorBudget", "LoaderError"]
 
 AHEAD = 16  # a ban starts this many steps after the failure: more than the workers ever prepare in advance
 TALLIED = ("error", "timing", "cost")  # facts that are counted, not handed out
+DEATHS = 5  # times that worker processes may die before a step is ready
 PREFETCH = 2  # batches that workers and graph prepare in advance
 log = logging.getLogger("coaug.loader")
 
 
 class AVLoader:
     """Batches of co-augmented audio-visual clips; an iteration is one epoch from where the loader stands.
+
+    A file that cannot be read costs its sample (`valid` False), is named in the log, and is not tried again: in this
+    run from `AHEAD` steps later on, in later runs (by a list beside the catalog) until it changes.
 
     Args:
         catalog: a `Catalog`, or the path of one written by `coaug index`.
@@ -49,10 +59,11 @@ class AVLoader:
         epochs: stop preparing batches after this many (None: never), for a single pass.
         rank, world_size: taken from torch.distributed where it is initialised.
         device: "cpu", or "cuda" for this process's current device.
-        workers: source processes (None: one per core, at most 8); 0 reads in this process.
+        workers: source processes (None: one per core, at most 8); 0 reads in this process, which then also ends with a
+            file that crashes or hangs native code.
         decode: where pictures are decoded: "graph", by DALI where it knows the codec, which on a GPU is NVDEC; "host",
             by FFmpeg in the source; "auto", whichever costs less: the graph with a GPU, else the host.
-        deadline: seconds that one file may take.
+        deadline: seconds that one file may take; a worker process that does not heed it is ended after twice as many.
         budget: failures to live with.
 
     Raises:
@@ -88,7 +99,7 @@ class AVLoader:
             split=split, modalities=self.config.modalities, min_seconds=self.config.needed_seconds
         )
         self.batch_size, self.seed, self.shuffle, self.epochs = batch_size, seed, shuffle, epochs
-        self.device, self._tally = device, Tally(budget)
+        self.device = device
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
         self._check(split, drop_last)
         if decode not in ("auto", "host", "graph"):
@@ -96,12 +107,15 @@ class AVLoader:
         self.steps = (
             len(self.catalog) // batch_size if drop_last else math.ceil(len(self.catalog) / batch_size)
         )
+        self._ban_list = BanList(self.catalog.path)
+        self._known = self._ban_list.read(self.catalog.ids)
+        self._tally = Tally(budget, self._known.values())
         kind = "cpu" if device == "cpu" else "gpu"
         self._source = Source(
             self.catalog,
             self.config,
             self._schedule(0),
-            Bans(),
+            Bans(dict.fromkeys(self._known, 0)),
             seed=seed,
             shuffle=shuffle,
             graph_codecs=graph_codecs(kind, decode),
@@ -109,6 +123,8 @@ class AVLoader:
         )
         self._step = 0  # global step of the next batch handed out
         self._pipeline: Any = None
+        self._workers: list[BaseProcess] = []
+        self._deaths: Counter[int] = Counter()  # of worker processes, by step
         self.data_wait = 0.0
         log.info("%s", self.describe())
 
@@ -129,8 +145,11 @@ class AVLoader:
             for codec, n in codecs.items()
         )
         left = ", ".join(f"{n} {reason}" for reason, n in self.catalog.excluded.items() if n)
-        return f"{len(self.catalog)} recordings; decoding {routes or 'sound only'}" + (
-            f"; left out: {left}" if left else ""
+        known = (
+            f"{len(self._known)} that failed in earlier runs ({self._ban_list.path})" if self._known else ""
+        )
+        return f"{len(self.catalog)} recordings; decoding {routes or 'sound only'}" + "".join(
+            [f"; left out: {left}"] * bool(left) + [f"; not tried again: {known}"] * bool(known)
         )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -138,6 +157,8 @@ class AVLoader:
         epoch = self.epoch
         while self.epoch == epoch and epoch != self.epochs:
             yield self._next()
+        if epoch != self.epochs:
+            self._tally.report(epoch)
 
     def _next(self) -> Batch:
         start = time.perf_counter()
@@ -155,14 +176,38 @@ class AVLoader:
             self._pipeline = self._pipeline or self._start()
             return dict(zip(outputs(self.config), self._pipeline.run(), strict=True))
         except RuntimeError as error:
-            if self._step in self._source.distrusted:
-                words = " ".join(str(error).split())
-                raise LoaderError(f"step {self._step} cannot be prepared: {words[:500]}") from error
+            self._recover(error)
+        return self._run()
+
+    def _recover(self, error: RuntimeError) -> None:
+        """Leave out, or decode elsewhere, what broke this step. Raises LoaderError where nothing is left to try."""
+        if any(worker.exitcode is not None for worker in self._workers):
+            self._bury()
+        elif self._step not in self._source.distrusted:
             # the graph does not say which file it was: on the host, each failure is its own
             log.warning("the graph refused step %d; decoding it on the host", self._step)
             self._source = replace(self._source, distrusted=self._source.distrusted | {self._step})
-            self._pipeline = None
-            return self._run()
+        else:
+            words = " ".join(str(error).split())
+            raise LoaderError(f"step {self._step} cannot be prepared: {words[:500]}") from error
+        self._pipeline = None
+
+    def _bury(self) -> None:
+        """Leave out the files that took worker processes down."""
+        for pid, how in ended(self._workers).items():
+            if reading := self._source.watch.at(pid):
+                sample, step = reading
+                self._source.bans.add(sample, step)
+                how = f"{self._path(sample)}: {how}"
+            self._tally.note(how)
+        self._deaths[self._step] += 1
+        if self._deaths[self._step] >= DEATHS:
+            raise LoaderError(
+                f"worker processes died {DEATHS} times before step {self._step} was ready; {self._tally.last}"
+            )
+
+    def _path(self, sample_id: int) -> str:
+        return self.catalog[int(np.flatnonzero(self.catalog.ids == sample_id)[0])].path
 
     def _start(self) -> Any:
         self._source = replace(self._source, schedule=self._schedule(self._step))
@@ -179,8 +224,10 @@ class AVLoader:
             py_num_workers=max(self.workers, 1),
             py_start_method="spawn",
         )
+        others = multiprocessing.active_children()
         with without_main(), single_threaded():
             pipeline.build()
+        self._workers = [child for child in multiprocessing.active_children() if child not in others]
         return pipeline
 
     def _batch(self, known: Mapping[str, Tensor], produced: Mapping[str, Any]) -> Batch:
@@ -199,6 +246,8 @@ class AVLoader:
         seconds, frames = told["timing"].sum(0).tolist(), told["cost"].sum(0).tolist()
         for row in self._tally.count(errors, seconds, frames):
             self._source.bans.add(ids[row], self._step + AHEAD)
+            path = self._path(ids[row])
+            self._ban_list.add(ids[row], path, errors[row].removeprefix(f"{path}: "))
 
     def stats(self) -> dict[str, float]:
         """Counts so far, seconds waited for data, frames decoded for each one shown, and the source's mean milliseconds

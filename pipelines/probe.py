@@ -122,8 +122,11 @@ def _probe(path: str, container: Any) -> Probe | Reject:
 def _read(container: Any, *tracks: Any) -> None:
     """Shows every sound packet to its track, up to the end or to the first one that cannot be read."""
     by_index = {track.stream.index: track for track in tracks if track is not None}
-    for packet in packets(container, *(track.stream for track in by_index.values())):
-        by_index[packet.stream_index].feed(packet)
+    try:
+        for packet in packets(container, *(track.stream for track in by_index.values())):
+            by_index[packet.stream_index].feed(packet)
+    except ValueError:  # PyAV does not look for new streams
+        raise _Unfit("a stream begins in the middle of the file") from None
     for track in by_index.values():
         track.decode(None)
 

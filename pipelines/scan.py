@@ -62,6 +62,15 @@ def files(root: Root) -> list[str]:
     return [root.only] if root.only else sorted(_walk(root.path))
 
 
+def stamp(path: str) -> str:
+    """Size and time of change, by which a changed file is known; empty for one that is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
 def segments(path: Path) -> list[Entry]:
     """A CSV file with columns path, start, end and, if wanted, label, split, id. Raises CatalogError with the line.
 

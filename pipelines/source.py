@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from dataclasses import dataclass, field
@@ -33,14 +34,16 @@ from .resample import bank, thin
 from .slices import Slice, cut
 from .temporal import Sound
 from .timeline import Timeline, instants
+from .watch import Watch
 
 MARGIN = 0.03  # seconds of clip time on each side of a window: real sound for the filter's taps and pitch's splices
 WORTHWHILE = (
-    0.5  # host frames are made smaller only by at least this much: resizing twice costs time and detail
+    0.25  # host frames are made smaller only by at least this much: resizing twice costs time and detail
 )
 ATTEMPTS = 3  # stand-ins tried before a blank one
 PIXEL_FORMATS = {"yuv420p", "yuvj420p"}  # what DALI's decoders are known to take
 BANNED = "banned"
+GRACE = 2.0  # deadlines that a worker process has for a file before it is ended: native code may not look at the clock
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class Source:
     graph_codecs: frozenset[str] = frozenset()
     deadline: float = 20.0
     distrusted: frozenset[int] = frozenset()  # global steps that the graph refused: all decoding is done here
+    watch: Watch = field(default_factory=Watch, repr=False)
     _reformatter: VideoReformatter | None = field(default=None, repr=False)
 
     def __call__(self, info: Any) -> tuple[NDArray[np.generic], ...]:
@@ -125,11 +129,15 @@ class Source:
         return arrays
 
     def _first_readable(self, recording: Recording, row: int, step: int, epoch: int) -> tuple[Arrays, str]:
-        error = BANNED if self.bans.holds(recording.id, step) else ""
+        error = ""
         for attempt in range(ATTEMPTS + 1):
-            if not error or attempt:
+            sample = self.catalog[row].id
+            if self.bans.holds(sample, step):
+                error = error or BANNED
+            else:
                 try:
-                    return self._clips(row, epoch, step not in self.distrusted), error
+                    with self.watch.over(sample, step, GRACE * self.deadline + 1):
+                        return self._clips(row, epoch, step not in self.distrusted), error
                 except MediaError as failure:
                     error = error or f"{recording.path}: {failure}"
                 except Exception as failure:  # whatever a strange file sets off, it must not end the epoch
@@ -253,6 +261,8 @@ class Source:
 def _die_with_parent() -> None:
     """A killed trainer must leave no worker behind. (PR_SET_PDEATHSIG goes by the *thread* that started it.)"""
     if parent := multiprocessing.parent_process():
+        # Ctrl-C reaches workers too, but whether to go on is the trainer's choice
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +33,13 @@ class ErrorBudget:
 
 
 class Tally:
-    """Samples, failures by reason, the source's seconds by stage, and frames decoded and shown."""
+    """Samples, failures by reason, the `last` of these, the source's seconds by stage, frames decoded and shown."""
 
-    def __init__(self, budget: ErrorBudget) -> None:
+    def __init__(self, budget: ErrorBudget, known: Iterable[str] = ()) -> None:
         self.budget = budget
         self.samples = 0
         self.failures: Counter[str] = Counter()
-        self._last = "before this run was resumed"
+        self.last = next(iter(known), "before this run was resumed")
         self._seconds = dict.fromkeys(STAGES, 0.0)
         self._decoded = self._shown = 0
 
@@ -58,15 +58,28 @@ class Tally:
         self.failures.update(error for error in errors if error)
         fresh = [row for row, error in enumerate(errors) if error and error != BANNED]
         for row in fresh:
-            self._last = errors[row]
-            log.warning("left out: %s", errors[row])
+            self.note(errors[row])
         failures = self.failures.total()
         if self.budget.exceeded(failures, self.samples):
             raise LoaderError(
                 f"{failures} of {self.samples} samples could not be read, more than the error budget allows; "
-                f"the last: {self._last}"
+                f"the last: {self.last}"
             )
         return fresh
+
+    def note(self, error: str) -> None:
+        """Say that a file is left out, and why."""
+        self.last = error
+        log.warning("left out: %s", error)
+
+    def report(self, epoch: int) -> None:
+        """Log the counts at an epoch's end."""
+        failures, banned = self.failures.total(), self.failures[BANNED]
+        log.log(
+            logging.WARNING if failures else logging.INFO,
+            "%d samples after epoch %d; %d of them not valid, %d of these banned before",
+            *(self.samples, epoch, failures, banned),
+        )
 
     def stats(self) -> dict[str, float]:
         """Counts so far, frames decoded for each one shown, and the source's mean milliseconds a sample by stage."""

@@ -28,7 +28,7 @@ def packets(container: Any, *streams: Any) -> Iterator[Any]:
         for packet in packets_of(container, *streams):
             if packet.size and not packet.is_corrupt:
                 yield packet
-    except (av.FFmpegError, ValueError):
+    except av.FFmpegError:
         return
 
 
