@@ -67,7 +67,8 @@ def open_media(path: str | Path, deadline: Deadline, *, probe: bool = True) -> A
         raise MediaError("not a regular file")
     try:
         options = {} if probe else {"codec_whitelist": "none"}
-        container = av.open(str(path), options=options, timeout=deadline.seconds)
+        # old files carry titles in other encodings
+        container = av.open(str(path), options=options, metadata_errors="replace", timeout=deadline.seconds)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise MediaError(reason(error)) from None
     return container

@@ -146,9 +146,6 @@ def test_a_stream_that_begins_late_is_no_error_of_ours(tmp_path: Path) -> None:
     assert found.reason == "a stream begins in the middle of the file"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="open_media does not pass metadata_errors='replace' on, as the index does"
-)
 def test_tags_in_another_encoding_do_not_matter(tmp_path: Path) -> None:
     """Old files carry titles in Latin-1: what the index takes, the source must read."""
     path = write_clip(tmp_path / "x.mkv", codec="libx264", frames=30).path
