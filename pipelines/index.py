@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -145,7 +144,7 @@ def _segments(
 
 def _probe_all(paths: Sequence[str], journal: Journal, workers: int, progress: bool, deadline: float) -> int:
     """Fills the journal; returns how many files it knew."""
-    stamps = {path: _stamp(path) for path in paths}
+    stamps = {path: scan.stamp(path) for path in paths}
     todo = [path for path, stamp in stamps.items() if not journal.knows(path, stamp)]
     allowed = {path: deadline + int(stamps[path].partition(":")[0] or 0) / 20e6 for path in todo}
     results = pool.run("coaug.pipelines.probe:probe_json", todo, workers, allowed.__getitem__)
@@ -156,14 +155,6 @@ def _probe_all(paths: Sequence[str], journal: Journal, workers: int, progress: b
             result = asdict(Reject(path, "crashed the decoder", retry=True))
         journal.add(path, stamps[path], result)
     return len(paths) - len(todo)
-
-
-def _stamp(path: str) -> str:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return ""
-    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def _build(
