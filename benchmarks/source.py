@@ -152,7 +152,9 @@ def whole_source(name: str, options: argparse.Namespace) -> list[Row]:
     }
     seconds = measured(ways, options)
     ratios = {way: statistics.median(s) / statistics.median(seconds["decode"]) for way, s in seconds.items()}
-    costs = {way: f"{each.decoded / each.shown:.2f}" for way, each in ways.items() if each.shown}
+    costs = {
+        way: f"{each.decoded / each.shown:.2f}" for way, each in ways.items() if isinstance(each, Sourced)
+    }
     return [
         row(f"{name}, {way}", s, ratio=ratios[way], to="decode's time", decoded_per_shown=costs.get(way))
         for way, s in seconds.items()
@@ -190,7 +192,7 @@ class Alone:
     """Nothing but the decoding of the same samples. Packets are read before, in `prepare`."""
 
     def __init__(self, catalog: Catalog) -> None:
-        self.catalog, self.place, self.decoded, self.shown = catalog, 0, 0, 0
+        self.catalog, self.place = catalog, 0
         self.ready: list[list[tuple[Any, list[list[Any]]]]] = []
 
     def prepare(self) -> None:
@@ -214,7 +216,7 @@ class Alone:
         clips = plan(self.catalog, SPED, seed=0, epoch=epoch, rows=np.array([drawn]))
         u = instants(FRAMES)
         times = clips.start[0, 0] + SPED.clip_seconds * clips.timeline(0, 0, VIDEO).time(u)
-        container = self.container = open_media(self.catalog[drawn].path, Deadline(60))
+        container = open_media(self.catalog[drawn].path, Deadline(60))
         picture, sound = stream_of(container, "video"), stream_of(container, "audio")
         runs = groups.needed(container, picture, np.unique(times), Deadline(60))
         first = float(clips.start[0, 0])
