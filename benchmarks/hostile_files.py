@@ -13,6 +13,8 @@ from typing import Any
 import av
 import numpy as np
 
+from coaug.pipelines.scheduling import ordinary_scheduling
+
 LABELS = ("ant", "bee")  # a folder each: what is broken stands among what is good
 
 
@@ -40,7 +42,8 @@ class Film:
         """Encodes the film."""
         with av.open(str(path), "w", options=dict(self.muxing)) as out:
             picture, sound = self._picture(out), self._sound(out)
-            out.start_encoding()
+            with ordinary_scheduling():
+                out.start_encoding()
             if picture is not None:
                 self._draw(out, picture)
             if sound is not None:

@@ -17,6 +17,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from coaug.pipelines.scheduling import ordinary_scheduling
+
 Picture = Callable[[int, float], NDArray[np.uint8]]
 Sound = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
@@ -101,7 +103,8 @@ def write_clip(
         if audio_codec:
             rate = audio_rate or (48000 if audio_codec == "libopus" else 44100)
             audio = container.add_stream(audio_codec, rate=rate, layout={1: "mono", 2: "stereo"}[channels])
-        container.start_encoding()
+        with ordinary_scheduling():
+            container.start_encoding()
         if video is not None:
             _write_video(container, video, times[:-1], tick, picture, rotation)
         if audio is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..pipelines.scheduling import ordinary_scheduling
 from .check import Examination, Missing
 
 FRAMES, HEIGHT, WIDTH, RATE = 8, 64, 96, 48000
@@ -133,6 +134,8 @@ def encode(codec: str, container: str = "matroska") -> bytes:
             stream = output.add_stream(
                 ENCODERS.get(codec, codec), rate=RATE, layout="stereo", options=options
             )
+        with ordinary_scheduling():
+            stream.codec_context.open(strict=False)
         for frame in _frames() if codec in VIDEO else _sound(stream):
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
