@@ -52,6 +52,7 @@ from torch.utils.dlpack import from_dlpack
 
 from coaug.config import build as build_config
 from coaug.config import read
+from coaug.engine.distributed import keep_memory
 from coaug.pipelines import graph, table
 from coaug.pipelines.bans import Bans
 from coaug.pipelines.catalog import AudioStream, Catalog, Recording, VideoStream, sample_id, table_of
@@ -83,6 +84,7 @@ def main() -> None:
     options = arguments()
     warnings.filterwarnings("ignore", "The external source node")  # partial graphs do not need all inputs
     torch.set_num_threads(options.threads)
+    keep_memory()  # as training on a CPU does; both sides gain by it
     threadpool_limits(options.threads)  # of NumPy's BLAS
     results = []
     for name in options.presets:
@@ -454,8 +456,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--presets", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--batch", type=int, default=4, help="samples a batch")
-    parser.add_argument("--steps", type=int, default=4, help="batches a pass")
+    parser.add_argument("--batch", type=int, default=16, help="samples a batch")
+    parser.add_argument("--steps", type=int, default=2, help="batches a pass")
     parser.add_argument("--repeats", type=int, default=9, help="interleaved passes")
     parser.add_argument("--threads", type=int, default=1, help="more than one: wall seconds")
     parser.add_argument("--json", type=Path, help="write the rows here")

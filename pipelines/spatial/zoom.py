@@ -23,11 +23,14 @@ def taps(low: float, high: float, length: int, size: int) -> Any:
     """
     step = (high - low) / size
     reach = max(abs(step), 1.0)
-    count = min(math.ceil(2 * reach) + 1, length)
+    count = min(math.ceil(2 * reach), length)  # whole numbers within an open interval of that length
     first, weights = np.empty(size, np.int64), np.zeros((size, count), np.float32)
     for i in range(size):
         centre = low + (i + 0.5) * step - 0.5
-        start, stop = math.floor(centre - reach) + 1, math.ceil(centre + reach)
+        start = math.floor(centre - reach) + 1
+        stop = min(
+            math.ceil(centre + reach), start + math.ceil(2 * reach)
+        )  # rounding may add one of no weight
         first[i] = min(max(start, 0), length - count)
         total = 0.0
         for j in range(start, stop):
@@ -75,21 +78,34 @@ def zoom(out: Any, pixels: Any, origin: int, stride: int, rows: Any, columns: An
 @njit  # type: ignore[untyped-decorator]
 def _across(out: Any, y: int, woven: Any, left: Any, weights: Any) -> None:
     """Rows y … y + 7 of the result."""
-    size, flat = len(left), weights.reshape(-1)
+    size, shown, flat = (
+        len(left),
+        out.reshape(-1),
+        weights.reshape(-1),
+    )  # a reshape costs as much as 64 pixels
     for column in range(0, size, LANES):
         x = min(column, size - LANES)
-        weigh(out.reshape(-1), y * size + x, size, woven, left, flat, x, weights.shape[1])
+        weigh(shown, y * size + x, size, woven, left, flat, x, weights.shape[1])
 
 
 @njit  # type: ignore[untyped-decorator]
 def blend(line: Any, pixels: Any, start: int, stride: int, weights: Any) -> None:
-    """A weighted sum of the pixels from `start` on with those of the rows below."""
-    first(line, pixels[start : start + len(line)], weights[0])
-    for k in range(1, len(weights)):
-        start += stride
-        add(line, pixels[start : start + len(line)], weights[k])
+    """A weighted sum of the pixels from `start` on with those of the rows below, two rows at a time."""
+    n, count = len(line), len(weights)
+    if count == 1:
+        first(line, pixels[start : start + n], weights[0])
+        return
+    above, below = pixels[start : start + n], pixels[start + stride : start + stride + n]
+    first_two(line, above, below, weights[0], weights[1])
+    for k in range(2, count - 1, 2):
+        at, under = start + k * stride, start + (k + 1) * stride
+        add_two(line, pixels[at : at + n], pixels[under : under + n], weights[k], weights[k + 1])
+    if count % 2:
+        at = start + (count - 1) * stride
+        add(line, pixels[at : at + n], weights[count - 1])
 
 
+# in functions of their own, or LLVM would not vectorise them
 @njit(fastmath=True)  # type: ignore[untyped-decorator]
 def first(line: Any, values: Any, weight: Any) -> None:
     """Begin a weighted sum of rows."""
@@ -98,7 +114,21 @@ def first(line: Any, values: Any, weight: Any) -> None:
 
 
 @njit(fastmath=True)  # type: ignore[untyped-decorator]
+def first_two(line: Any, above: Any, below: Any, weight: Any, other: Any) -> None:
+    """Begin it with two."""
+    for i in range(len(line)):
+        line[i] = weight * np.float32(above[i]) + other * np.float32(below[i])
+
+
+@njit(fastmath=True)  # type: ignore[untyped-decorator]
 def add(line: Any, values: Any, weight: Any) -> None:
-    """Continue it; in a function of its own, which LLVM vectorises."""
+    """Continue it."""
     for i in range(len(line)):
         line[i] += weight * np.float32(values[i])
+
+
+@njit(fastmath=True)  # type: ignore[untyped-decorator]
+def add_two(line: Any, above: Any, below: Any, weight: Any, other: Any) -> None:
+    """Continue it with two."""
+    for i in range(len(line)):
+        line[i] += weight * np.float32(above[i]) + other * np.float32(below[i])

@@ -65,7 +65,7 @@ def cpu_threads(processes: int) -> int:
 
 def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
-        _keep_memory()
+        keep_memory()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cpu_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
         return torch.device("cpu")
@@ -73,7 +73,7 @@ def _device(local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """Has glibc keep freed activations instead of returning them: fresh pages cost a CPU step 5 to 25 %."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
