@@ -127,23 +127,15 @@ def _whole(builder: Any, array: Any, at: Any, kind: Any) -> Any:
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """Pairs are woven, then fours, within the halves of a register, which is cheap; then halves are put together."""
+    """Three times the perfect shuffle of all 64 numbers."""
+    low = [k // 2 + LANES * (k % 2) for k in range(LANES)]
+    for _ in range(3):
+        rows = [_shuffled(builder, rows, i, [k + LANES // 2 * (i % 2) for k in low]) for i in range(LANES)]
+    return rows
 
-    def woven(a: Any, b: Any, low: list[int], high: list[int]) -> list[Any]:
-        return [builder.shuffle_vector(a, b, _mask(lanes)) for lanes in (low, high)]
 
-    def halves(lanes: list[int]) -> list[int]:
-        return lanes + [lane + LANES // 2 for lane in lanes]
-
-    ones = halves([0, 8, 1, 9]), halves([2, 10, 3, 11])
-    twos = halves([0, 1, 8, 9]), halves([2, 3, 10, 11])
-    rows = [row for i in (0, 2, 4, 6) for row in woven(rows[i], rows[i + 1], *ones)]
-    rows = [row for i in (0, 1, 4, 5) for row in woven(rows[i], rows[i + 2], *twos)]
-    ends = [
-        woven(rows[i], rows[i + 4], [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
-        for i in range(4)
-    ]
-    return [low for low, _ in ends] + [high for _, high in ends]
+def _shuffled(builder: Any, rows: list[Any], i: int, mask: list[int]) -> Any:
+    return builder.shuffle_vector(rows[i // 2], rows[i // 2 + LANES // 2], _mask(mask))
 
 
 def _spread(builder: Any, value: Any) -> Any:
