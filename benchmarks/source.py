@@ -9,8 +9,9 @@ generated once (`films.py`), coded as collections come.
     slices     the same operator, fed with what those frames need, cut out of the file (`slices.py`)
     host       FFmpeg's decoders in the source (`read_frames`), frames left as planes: what "auto" does on a CPU
 
-    source     everything from the path to cropped frames and sound: plan, open, demux, decode, cut, thin, compile
     decode     the very packets that the source decodes, already in memory, through new decoders; nothing else
+    read       from the path to cropped frames and sound: open, demux, decode, cut
+    source     everything that the source does: plan, read, thin, compile
     undropped  the source, with pictures decoded that nothing refers to and nobody sees
 
 Random places in random films; 16 frames at 16 a second. Against DALI at normal speed; the source as SvaCLR has it, at
@@ -45,7 +46,7 @@ from coaug.pipelines.bans import Bans
 from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.index import index
-from coaug.pipelines.media import Deadline, audio_rate, open_media, read_frames, stream_of
+from coaug.pipelines.media import Deadline, audio_rate, open_media, read_audio, read_frames, stream_of
 from coaug.pipelines.plan import AUDIO, VIDEO, epoch_row, plan
 from coaug.pipelines.planes import Cutter
 from coaug.pipelines.slices import cut
@@ -147,6 +148,7 @@ def whole_source(name: str, options: argparse.Namespace) -> list[Row]:
     catalog = Catalog.open(indexed.path)
     ways: dict[str, Any] = {
         "decode": Alone(catalog),
+        "read": Read(catalog),
         "source": Sourced(catalog, True),
         "undropped": Sourced(catalog, False),
     }
@@ -182,6 +184,38 @@ class Sourced:
                     a + int(b) for a, b in zip((self.decoded, self.shown), arrays["cost"], strict=True)
                 )
                 self.place += 1
+
+
+class Read:
+    """The same samples read, and nothing else: what of them is drawn in `prepare`."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.source = Source(catalog, SPED, Schedule(len(catalog), len(catalog), 1), Bans())
+        self.place = 0
+        self.ready: list[tuple[Path, np.ndarray, Cutter, int, int]] = []
+
+    def prepare(self) -> None:
+        """Draw what the next step reads."""
+        self.ready = [self._drawn(*divmod(self.place + n, len(self.source.catalog))) for n in range(BATCH)]
+        self.place += BATCH
+
+    def __call__(self) -> None:
+        for path, times, cutter, first, last in self.ready:
+            with open_media(path, Deadline(60), probe=False) as container:
+                read_frames(container, times, Deadline(60), cutter)
+                read_audio(container, first, last, Deadline(60))
+
+    def _drawn(self, epoch: int, position: int) -> tuple[Path, np.ndarray, Cutter, int, int]:
+        source = self.source
+        row = epoch_row(source.catalog, 0, epoch, position)
+        recording = source.catalog[row]
+        clips = plan(source.catalog, SPED, seed=0, epoch=epoch, rows=np.array([row]))
+        times = clips.start[0, 0] + SPED.clip_seconds * clips.timeline(0, 0, VIDEO).time(instants(FRAMES))
+        if recording.video is None or recording.audio is None:
+            raise SystemExit(f"{recording.path}: no picture or no sound")
+        cutter = source._cutter(recording.video, clips.crop[0].copy())
+        ((first, last),) = source._windows(clips, recording.audio.rate)
+        return recording.path, times, cutter, first, last
 
 
 def _all_of_them(packets: list[Any], wanted: Any, codec: Any) -> list[Any]:

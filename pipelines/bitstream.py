@@ -46,11 +46,14 @@ def nal_units(data: bytes | memoryview, extradata: bytes, *, hevc: bool) -> list
     if extradata[:1] != b"\1" or len(extradata) < (23 if hevc else 7):
         starts = [m.end() for m in re.finditer(b"\x00\x00\x01", data)]
         return [data[a:b] for a, b in pairwise([*starts, len(data)]) if b > a]
-    size, at, units = (extradata[21 if hevc else 4] & 3) + 1, 0, list[memoryview]()
-    while at < len(data):
-        at, begin = at + size + int.from_bytes(data[at : at + size], "big"), at + size
+    size, at, end, units = (extradata[21 if hevc else 4] & 3) + 1, 0, len(data), list[memoryview]()
+    while at < end:
+        begin = at + size
+        at = begin + int.from_bytes(data[at:begin], "big")
+        if at == begin:
+            return []
         units.append(data[begin:at])
-    return units if at == len(data) and all(map(len, units)) else []
+    return units if at == end else []
 
 
 def avc_sequences(extradata: bytes) -> list[bytes]:

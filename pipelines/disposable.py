@@ -37,6 +37,7 @@ class Use(NamedTuple):
 
 ANYTHING = Use(-1, -1)  # what is not understood
 REFERENCE, OTHER = Use(1, 1), Use(0, 1)
+SEQUENCE = {7 | idc << 5 for idc in range(8)}  # headers of H.264's sequence parameter sets
 Rule = Callable[[list[memoryview], bytes], list[Use]]
 
 
@@ -64,15 +65,20 @@ def _h264(packets: list[memoryview], extradata: bytes) -> list[Use]:
     """By nal_ref_idc (Rec. ITU-T H.264, 7.4.1) of all slices. Left as they are: interlaced video, where a field may
     come alone in a packet, and video that does not tell its delay, which FFmpeg guesses from the pictures it gets."""
     units = [nal_units(p, extradata, hevc=False) for p in packets]
-    inband = (bytes(unit) for unit in chain.from_iterable(units) if unit[0] & 31 == 7)
-    sequences = {*avc_sequences(extradata), *inband}
+    headers = [bytes([unit[0] for unit in packet]) for packet in units]
+    uses = {kinds: _avc_use(kinds) for kinds in set(headers)}  # few, of many packets
+    if SEQUENCE & set(chain.from_iterable(uses)):
+        inband = {bytes(unit) for unit in chain.from_iterable(units) if unit[0] in SEQUENCE}
+    else:
+        inband = set()
+    sequences = inband.union(avc_sequences(extradata))
     with suppress(UnreadError):
         if sequences and all(map(avc_is_plain, sequences)):
-            return [_avc_use([unit[0] for unit in packet]) for packet in units]
+            return [uses[kinds] for kinds in headers]
     return [ANYTHING] * len(packets)
 
 
-def _avc_use(headers: list[int]) -> Use:
+def _avc_use(headers: bytes) -> Use:
     slices = [h for h in headers if 1 <= h & 31 <= 5]
     # besides slices only SEI, delimiters and filler: parameter sets must reach the decoder
     others = {h & 31 for h in headers} - {1, 2, 3, 4, 5} - {6, 9, 12}

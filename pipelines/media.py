@@ -66,7 +66,7 @@ def open_media(path: str | Path, deadline: Deadline, *, probe: bool = True) -> A
     if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait beyond any deadline
         raise MediaError("not a regular file")
     try:
-        options = {} if probe else {"codec_whitelist": "none"}
+        options = {} if probe else {"codec_whitelist": "none", "probesize": "32"}
         # old files carry titles in other encodings
         container = av.open(str(path), options=options, metadata_errors="replace", timeout=deadline.seconds)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -118,22 +118,32 @@ def read_frames(
     wanted, inverse = np.unique(instants, return_inverse=True)
     decoder = Decoder(stream, deadline)
     for back in (None, 2.0, np.inf):  # some decoders need more than the key frame that a file names
-        pixels: list[NDArray[np.uint8]] = []
+        pixels: NDArray[np.uint8] | None = None
         pts: list[float] = []
         place = np.zeros(len(wanted), np.int32)
         frames = _decoded(container, decoder, wanted, back)
         with suppress(Late):
             for first, last, frame in shown(frames, decoder, wanted):
-                place[first:last] = len(pixels)
+                place[first:last] = len(pts)
+                pixels = _kept(pixels, convert(frame), len(pts), len(wanted))
                 pts.append(decoder.seconds(frame))
-                pixels.append(convert(frame))
             break
-    if not pixels:
+    if pixels is None:
         raise MediaError(f"no picture could be decoded at {wanted[0]:.3f} s")
-    if len({picture.shape for picture in pixels}) > 1:
-        raise MediaError("pictures change their size")
     index = place[inverse]
-    return Frames(np.stack(pixels), index, np.array(pts)[index], decoder.decoded)
+    return Frames(pixels[: len(pts)], index, np.array(pts)[index], decoder.decoded)
+
+
+def _kept(
+    pixels: NDArray[np.uint8] | None, picture: NDArray[np.uint8], place: int, most: int
+) -> NDArray[np.uint8]:
+    """`pixels` (most, …) with one more picture; copied while it is in the cache."""
+    if pixels is None:
+        pixels = np.empty((most, *picture.shape), np.uint8)
+    if picture.shape != pixels.shape[1:]:
+        raise MediaError("pictures change their size")
+    pixels[place] = picture
+    return pixels
 
 
 def _decoded(

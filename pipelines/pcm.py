@@ -29,14 +29,10 @@ if TYPE_CHECKING:
 PRIMING = {"opus": 1.5}
 USUAL = 0.3
 GAP = 0.02  # seconds between two time stamps more than was decoded: samples are missing
-KINDS = {
-    "u8": "u1",
-    "s16": "i2",
-    "s32": "i4",
-    "s64": "i8",
-    "flt": "f4",
-    "dbl": "f8",
-}  # FFmpeg's sample formats
+KINDS = {  # FFmpeg's sample formats
+    name: np.dtype(kind)
+    for name, kind in {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}.items()
+}
 MATROSKA = "matroska,webm"
 UNTIMED = {("ogg", "flac")}  # FFmpeg's time stamps after a seek are off by pages
 
@@ -44,7 +40,7 @@ UNTIMED = {("ogg", "flac")}  # FFmpeg's time stamps after a seek are off by page
 def runs(
     container: Any, stream: Any, first: int, last: int, deadline: Deadline
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(number of its first sample, (n,) mono) of every stretch without gaps that samples [first, last) need.
+    """(number of its first sample, (n,) mono) of every frame that samples [first, last) need.
 
     Bit for bit as in a full decode, except for codecs that draw noise at random (AAC with noise substitution, AC-3) and
     for the first packet of a container whose sound has been read before (FFmpeg's AAC decoder keeps its overlap).
@@ -63,9 +59,11 @@ def runs(
         if found and found[-1].end >= last + clock.slack + GAP * clock.rate:  # whatever the first stamp was
             break
     for run in found:
-        position, samples = clock.position(run), np.concatenate(run.frames)
-        unheard = max(clock.origin - position, 0)
-        yield position + unheard, samples[unheard:]
+        position = clock.position(run)
+        for frame in run.frames:  # to put them together first would be one more copy
+            unheard = max(clock.origin - position, 0)
+            yield position + unheard, frame[unheard:]
+            position += len(frame)
 
 
 def priming(codec: Any) -> float:
@@ -85,18 +83,30 @@ def _append(found: list[Run], clock: Clock, frame: Any) -> None:
 
 def mono(frame: Any) -> NDArray[np.float32]:
     """The channels' mean, (n,) in [-1, 1]. (Frames are many and short: `to_ndarray` would take twice as long.)"""
-    channels, kind = frame.layout.nb_channels, np.dtype(KINDS[frame.format.name.rstrip("p")])
-    if frame.format.is_planar:
-        planes = [np.frombuffer(plane, kind, frame.samples) for plane in frame.planes]
+    name, planes = frame.format.name, frame.planes
+    kind = KINDS[name.rstrip("p")]
+    if name[-1] == "p":
+        tracks = [np.frombuffer(plane, kind, frame.samples) for plane in planes]
     else:
-        planes = list(np.frombuffer(frame.planes[0], kind, frame.samples * channels).reshape(-1, channels).T)
-    total = planes[0].astype(np.float32)
-    for plane in planes[1:]:
-        total += plane.astype(np.float32, copy=False)
+        channels = frame.layout.nb_channels
+        tracks = list(np.frombuffer(planes[0], kind, frame.samples * channels).reshape(-1, channels).T)
+    total = _mean(tracks)
     if kind.kind == "f":
-        return total / np.float32(channels) if channels > 1 else total
+        return total
     middle, full = (128, 128) if kind.kind == "u" else (0, -int(np.iinfo(kind).min))
-    return (total / np.float32(channels) - np.float32(middle)) * np.float32(1 / full)
+    return (total - np.float32(middle)) * np.float32(1 / full)
+
+
+def _mean(tracks: list[NDArray[Any]]) -> NDArray[np.float32]:
+    """The first is copied: it lies in memory of the decoder."""
+    first, *others = (track.astype(np.float32, copy=False) for track in tracks)
+    if not others:
+        return first.copy()
+    total = first + others[0]
+    for track in others[1:]:
+        total += track
+    total /= len(tracks)
+    return total
 
 
 def _needed(container: Any, stream: Any, seconds: float, deadline: Deadline) -> Iterator[Any]:
