@@ -11,12 +11,12 @@ METHOD ?= svaclr
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help train resume index stats eval view bench bench-augment bench-source doctor test lint type-check gpu-check demo-table clean
+.PHONY: help train index stats eval view bench bench-augment bench-source doctor test lint type-check gpu-check demo-table clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-13s %s\n", t, $$0}'
 
-train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="optim.lr=0.1 …"] [OUT=runs/x] [RESUME=1] [PROFILE=1]
+train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="optim.lr=0.1 …"] [OUT=runs/x] [RESUME=1] [PROFILE=1] [PRINT_CONFIG=1] [PROCS=processes on a CPU]
 	$(BIN)/coaug train $(METHOD) $(SET) $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PROCS),--procs $(PROCS)) $(if $(OUT),--out "$(OUT)") $(if $(RESUME),--resume) $(if $(PRINT_CONFIG),--print-config)
 
 index: $(VENV)/.installed ## DATA=folder [OUT=catalog.parquet]: probe media files once, write their catalog

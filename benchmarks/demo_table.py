@@ -108,6 +108,13 @@ def line(command: Sequence[str]) -> str:
     return " ".join(f'"{word}"' if set(word) & set(" []{}") else word for word in command)
 
 
+def over(seeds: Sequence[int]) -> str:
+    """What the figures are of."""
+    if len(seeds) == 1:
+        return f"One run, seed {seeds[0]}"
+    return f"Mean ± sample standard deviation over seeds {', '.join(map(str, seeds))}"
+
+
 def page(
     results: Mapping[str, Sequence[Figures]], seeds: Sequence[int], overrides: Sequence[str] = ()
 ) -> str:
@@ -120,8 +127,8 @@ def page(
     commands = (line(training(name, seeds[0], Path("runs/demo-table/…"), overrides)) for name in results)
     paragraphs = [
         "# Demo set: speed, weights and controls",
-        f"`make demo-table{arguments}`, on {os.cpu_count()} cores. Mean ± sample standard deviation over seeds "
-        f"{', '.join(map(str, seeds))}; held-out files, one entry a recording, in per cent.",
+        f"`make demo-table{arguments}`, on {os.cpu_count()} cores. {over(seeds)}; held-out files, one entry a "
+        "recording, in per cent.",
         markdown(["", *results, "chance"], rows(HEADLINE, results, 100)),
         "Controls: retrieval from the mean picture and the mean spectrum of a recording alone; with its sound swapped "
         "for another's of its class; and what is left of the model's ranking if the members of a class are shuffled.",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from coaug import cli
 from coaug.cli import main
 
 
@@ -69,3 +70,20 @@ def test_a_folder_without_media_is_said_so(
     status, _, err = run(capsys, "train", "svaclr", "--data", str(tmp_path))
     assert status == 2
     assert "no media files" in err
+
+
+@pytest.mark.parametrize(
+    ("data", "gpus", "here", "preset"),
+    [
+        (None, None, True, "svaclr-demo"),
+        ("/videos", None, True, "svaclr"),
+        ("/videos", None, False, "svaclr-demo"),
+        ("/videos", 64, False, "svaclr"),  # a login node sends the job elsewhere
+        ("/videos", 0, True, "svaclr-demo"),
+    ],
+)
+def test_the_small_twin_is_trained_on_the_demo_set_and_on_cpus(
+    data: str | None, gpus: int | None, here: bool, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: here)
+    assert cli._sized("svaclr", Path(data) if data else None, gpus) == preset

@@ -91,7 +91,7 @@ def train(
     from .engine.launch import launch
     from .engine.run_config import load
 
-    preset, given = _sized(method, data), overrides or []
+    preset, given = _sized(method, data, gpus), overrides or []
     if print_config:
         return launch([preset, *given, "--print-config"], gpus=0)
     config = load(preset, given)  # what is wrong with it is said before anything is probed or generated
@@ -112,13 +112,14 @@ def train(
     return launch([*arguments, *(["--resume"] if resume else [])], gpus, procs)
 
 
-def _sized(method: str, data: Path | None) -> str:
-    """The preset to train: its small twin for the demo set, and on a machine without a GPU."""
+def _sized(method: str, data: Path | None, gpus: int | None) -> str:
+    """The preset to train: its small twin for the demo set, and on a CPU; `gpus` may be other machines'."""
     if f"{method}-demo" not in presets():
         return method
     from torch import cuda
 
-    return f"{method}-demo" if data is None or not cuda.is_available() else method
+    large = data is not None and (cuda.is_available() if gpus is None else gpus > 0)
+    return method if large else f"{method}-demo"
 
 
 def _catalog_of(data: Path | None) -> Path:
