@@ -66,7 +66,8 @@ def open_media(path: str | Path, deadline: Deadline, *, probe: bool = True) -> A
     if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would wait beyond any deadline
         raise MediaError("not a regular file")
     try:
-        options = {} if probe else {"codec_whitelist": "none", "probesize": "32"}
+        # not a smaller probesize as well: Matroska's sound would lack the index that `rewind` needs
+        options = {} if probe else {"codec_whitelist": "none"}
         # old files carry titles in other encodings
         container = av.open(str(path), options=options, metadata_errors="replace", timeout=deadline.seconds)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -139,7 +140,7 @@ def _kept(
 ) -> NDArray[np.uint8]:
     """`pixels` (most, …) with one more picture; copied while it is in the cache."""
     if pixels is None:
-        pixels = np.empty((most, *picture.shape), np.uint8)
+        pixels = np.empty((most, *picture.shape), picture.dtype)
     if picture.shape != pixels.shape[1:]:
         raise MediaError("pictures change their size")
     pixels[place] = picture

@@ -83,12 +83,11 @@ def _append(found: list[Run], clock: Clock, frame: Any) -> None:
 
 def mono(frame: Any) -> NDArray[np.float32]:
     """The channels' mean, (n,) in [-1, 1]. (Frames are many and short: `to_ndarray` would take twice as long.)"""
-    name, planes = frame.format.name, frame.planes
-    kind = KINDS[name.rstrip("p")]
+    name, channels = frame.format.name, frame.layout.nb_channels
+    planes, kind = frame.planes[:channels], KINDS[name.rstrip("p")]  # of eight planes PyAV makes nine
     if name[-1] == "p":
         tracks = [np.frombuffer(plane, kind, frame.samples) for plane in planes]
     else:
-        channels = frame.layout.nb_channels
         tracks = list(np.frombuffer(planes[0], kind, frame.samples * channels).reshape(-1, channels).T)
     total = _mean(tracks)
     if kind.kind == "f":

@@ -26,7 +26,8 @@ def ordinary_scheduling() -> Iterator[None]:
     finally:
         for thread, policy in _policies().items():
             wanted = before.get(thread, caller)
-            if policy != wanted and wanted in (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE):
+            ordinary = wanted & ~os.SCHED_RESET_ON_FORK in (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE)
+            if policy != wanted and ordinary:
                 with suppress(OSError):  # it may have ended meanwhile
                     os.sched_setscheduler(thread, wanted, os.sched_param(0))
 

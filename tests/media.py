@@ -295,8 +295,8 @@ def write_sound(
         data = _noises(stream.codec_context.layout.nb_channels, rate, seconds)
         resampler = av.AudioResampler(form, layout, rate)
         for first in range(0, data.shape[1], 4096):
-            part = np.ascontiguousarray(data[:, first : first + 4096])
-            frame = av.AudioFrame.from_ndarray(part, "fltp", layout)
+            part = np.ascontiguousarray(data[:, first : first + 4096].T).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(part, "flt", layout)  # PyAV cannot fill eight planes
             frame.sample_rate, frame.time_base = rate, Fraction(1, rate)
             frame.pts = round(start * rate) + first
             for converted in resampler.resample(frame):

@@ -10,7 +10,7 @@ import pytest
 from media import write_clip
 
 from coaug.pipelines.declared import declared
-from coaug.pipelines.media import Deadline, open_media
+from coaug.pipelines.media import Deadline, audio_rate, open_media, read_audio
 from coaug.pipelines.probe import Probe, probe
 
 BOTH, SOUND, NEITHER = {"video", "audio"}, {"audio"}, set[str]()
@@ -57,6 +57,24 @@ def test_declared_streams_decode_alike(films: dict[str, Path], name: str, kind: 
     probed, unprobed = (whole(films[name], kind, probe) for probe in (True, False))
     assert [pts for pts, _ in probed] == [pts for pts, _ in unprobed]
     assert all(np.array_equal(a, b) for (_, a), (_, b) in zip(probed, unprobed, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("codec", "audio_codec"),
+    [("libvpx-vp9", "aac"), ("mpeg4", "alac"), ("mjpeg", "pcm_s16le"), ("libx264", "flac")],
+)
+def test_sound_deep_in_matroska_needs_no_probing(tmp_path: Path, codec: str, audio_codec: str) -> None:
+    """Where its packets stand, the file says of pictures only; the rest FFmpeg learns on opening."""
+    path = write_clip(tmp_path / "film.mkv", frames=420, codec=codec, audio_codec=audio_codec).path
+    assert "audio" in declared(str(path))
+    for seconds in (0.0, 3.3, 7.0, 12.9):
+        heard = []
+        for probed in (True, False):
+            with open_media(path, Deadline(30.0), probe=probed) as container:
+                first = round(seconds * audio_rate(container))
+                heard.append(read_audio(container, first, first + 5000, Deadline(30.0)))
+        assert heard[0].any()
+        assert np.array_equal(*heard)
 
 
 def whole(path: Path, kind: str, probe: bool) -> list[tuple[int, np.ndarray]]:

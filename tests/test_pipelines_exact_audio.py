@@ -27,6 +27,7 @@ WINDOWS = 200  # at least, of every codec
 MADE: dict[str, tuple[str, str, int, str, dict[str, Any]]] = {  # encoder, sample format, rate, layout, how
     "aac.mp4": ("aac", "fltp", 44100, "stereo", {}),
     "aac-51.mp4": ("aac", "fltp", 48000, "5.1", {}),
+    "aac-71.mp4": ("aac", "fltp", 48000, "7.1", {}),  # more planes than an AVFrame has places for
     "aac.m4a": ("aac", "fltp", 22050, "mono", {"start": 0.61}),
     "aac.mkv": ("aac", "fltp", 44100, "stereo", {}),
     "aac-late.mkv": ("aac", "fltp", 44100, "mono", {"start": 1.2345}),
@@ -99,7 +100,10 @@ def whole(path: Path) -> tuple[int, int, np.ndarray]:
 
 def mixed(frame: Any) -> np.ndarray:
     """The channels' mean, full scale 1."""
-    data, count = frame.to_ndarray(), frame.layout.nb_channels
+    count = frame.layout.nb_channels
+    if count == 8 and frame.format.is_planar:  # PyAV would read a ninth plane
+        (frame,) = av.AudioResampler(frame.format.packed, frame.layout, frame.sample_rate).resample(frame)
+    data = frame.to_ndarray()
     channels = list(data) if frame.format.is_planar else [data[0, c::count] for c in range(count)]
     if data.dtype == np.uint8:
         return np.asarray((np.mean(channels, axis=0) - 128) / 128, np.float32)

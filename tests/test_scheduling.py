@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,15 @@ def test_threads_changed_or_begun_inside_are_changed_back_and_others_are_left() 
     found = [os.sched_getscheduler(thread.native_id or 0) for thread in (early, late)]
     done.set()
     assert (os.sched_getscheduler(0), found) == (mine, [os.SCHED_BATCH, mine])
+
+
+def test_a_policy_that_children_do_not_inherit_is_restored() -> None:
+    before = os.sched_getscheduler(0)
+    try:
+        os.sched_setscheduler(0, before | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        with ordinary_scheduling():
+            os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))
+        assert os.sched_getscheduler(0) == before | os.SCHED_RESET_ON_FORK
+    finally:
+        with suppress(PermissionError):  # only root may take it back
+            os.sched_setscheduler(0, before, os.sched_param(0))
