@@ -42,8 +42,8 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from coaug.engine.distributed import keep_memory
 from coaug.pipelines.config import DataConfig
+from coaug.pipelines.memory import keep_memory
 
 Step = Callable[[], Any]
 Seconds = Mapping[str, float]

@@ -47,6 +47,7 @@ from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.index import index
 from coaug.pipelines.media import Deadline, audio_rate, open_media, read_audio, read_frames, stream_of
+from coaug.pipelines.memory import keep_memory
 from coaug.pipelines.plan import AUDIO, VIDEO, epoch_row, plan
 from coaug.pipelines.planes import Cutter
 from coaug.pipelines.slices import cut
@@ -66,6 +67,7 @@ Row = dict[str, Any]
 def main() -> None:
     options = arguments()
     threadpool_limits(1)
+    keep_memory()  # as worker processes do
     rows = [row for name in AGAINST_DALI for row in against_dali(name, options)]
     rows += whole_source("h264.mp4", options)
     report(rows)

@@ -27,6 +27,7 @@ from .config import DataConfig
 from .facts import LONGEST, facts, packed
 from .feeds import Arrays, Feed, blanks, feeds
 from .media import Deadline, Frames, MediaError, audio_rate, open_media, read_audio, read_frames, stream_of
+from .memory import keep_memory
 from .plan import AUDIO, VIDEO, ClipPlan, epoch_row, plan, substitute_row
 from .planes import Cutter, kept
 from .program import picture_tone, sound_program
@@ -255,15 +256,17 @@ class Source:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        _die_with_parent()
+        if parent := multiprocessing.parent_process():
+            _serve(parent)
 
 
-def _die_with_parent() -> None:
-    """A killed trainer must leave no worker behind. (PR_SET_PDEATHSIG goes by the *thread* that started it.)"""
-    if parent := multiprocessing.parent_process():
-        # Ctrl-C reaches workers too, but whether to go on is the trainer's choice
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+def _serve(parent: Any) -> None:
+    """What a worker process does first."""
+    keep_memory()  # pictures come and go
+    # Ctrl-C reaches workers too, but whether to go on is the trainer's choice
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # a killed trainer must leave no worker behind (PR_SET_PDEATHSIG goes by the *thread* that started it)
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 
 def _follow(parent: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import datetime
 import gc
 import os
@@ -15,6 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from ..pipelines.memory import keep_memory
 
 _BUCKET = 64 * 2**20  # bytes a collective carries: few calls, and the copy stays small
 
@@ -71,14 +72,6 @@ def _device(local_rank: int) -> torch.device:
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
-
-
-def keep_memory() -> None:
-    """Has glibc keep freed activations instead of returning them: fresh pages cost a CPU step 5 to 25 %."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no block of its own for each large tensor
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: never
 
 
 def world_size() -> int:
