@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .catalog import AudioStream, VideoStream
 from .demux import packets_of
+from .pcm import mono
 
 SILENCE_DB = -60.0
 """A track that is nowhere louder (100 ms RMS, dBFS of the channels' mean) counts as silent."""
@@ -203,13 +204,11 @@ class Meter:
 
     def __init__(self, rate: int) -> None:
         self.rate, self.peak = rate, 0.0
-        self._resampler = av.AudioResampler(format="fltp")
         self._rest = np.zeros(0, np.float32)
 
     def feed(self, frame: Any) -> None:
         """Measures a decoded frame of any sample format; channels are averaged."""
-        parts = [part.to_ndarray().mean(axis=0) for part in self._resampler.resample(frame)]
-        self._rest = np.nan_to_num(np.concatenate([self._rest, *parts]))
+        self._rest = np.nan_to_num(np.concatenate([self._rest, mono(frame)]))
         block = max(1, self.rate // 10)
         if count := len(self._rest) // block:
             blocks = self._rest[: count * block].reshape(count, block)

@@ -1,11 +1,12 @@
 """One file -> what it really holds, or the reason why not."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from media import CODECS, read_audio, silence, tone, write_clip
+from media import CODECS, read_audio, silence, tone, write_clip, write_sound
 
 from coaug.pipelines.probe import Probe, Reject, from_json, probe, probe_json
 
@@ -218,3 +219,13 @@ def test_a_cover_picture_is_no_video(tmp_path):
     result = found(path)
     assert (result.video, result.no_video) == (None, "no picture")
     assert result.audio is not None
+
+
+@pytest.mark.parametrize(("codec", "form", "suffix"), [("aac", "fltp", ".mp4"), ("libopus", "flt", ".mkv")])
+def test_eight_channels_are_heard(tmp_path: Path, codec: str, form: str, suffix: str) -> None:
+    """Their mean; PyAV's own arrays of eight planes read a ninth, and crash."""
+    found = probe(str(write_sound(tmp_path / f"eight{suffix}", codec, form, 48000, "7.1", seconds=2.0)))
+    assert isinstance(found, Probe)
+    assert found.audio is not None
+    assert found.audio.channels == 8
+    assert -40 < found.audio.level_db < -10
