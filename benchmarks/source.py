@@ -43,12 +43,12 @@ from threadpoolctl import threadpool_limits
 
 from coaug.pipelines import groups, pcm
 from coaug.pipelines.bans import Bans
-from coaug.pipelines.catalog import Catalog
+from coaug.pipelines.catalog import Catalog, Recording
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.index import index
 from coaug.pipelines.media import Deadline, audio_rate, open_media, read_audio, read_frames, stream_of
 from coaug.pipelines.memory import keep_memory
-from coaug.pipelines.plan import AUDIO, VIDEO, epoch_row, plan
+from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, epoch_row, plan
 from coaug.pipelines.planes import Cutter
 from coaug.pipelines.slices import cut
 from coaug.pipelines.source import Schedule, Source
@@ -209,15 +209,20 @@ class Read:
 
     def _drawn(self, epoch: int, position: int) -> tuple[Path, np.ndarray, Cutter, int, int]:
         source = self.source
-        row = epoch_row(source.catalog, 0, epoch, position)
-        recording = source.catalog[row]
-        clips = plan(source.catalog, SPED, seed=0, epoch=epoch, rows=np.array([row]))
-        times = clips.start[0, 0] + SPED.clip_seconds * clips.timeline(0, 0, VIDEO).time(instants(FRAMES))
+        recording, clips, times = drawn(source.catalog, epoch, position)
         if recording.video is None or recording.audio is None:
             raise SystemExit(f"{recording.path}: no picture or no sound")
         cutter = source._cutter(recording.video, clips.crop[0].copy())
         ((first, last),) = source._windows(clips, recording.audio.rate)
         return recording.path, times, cutter, first, last
+
+
+def drawn(catalog: Catalog, epoch: int, position: int) -> tuple[Recording, ClipPlan, np.ndarray]:
+    """What the source plays at one place of the global order, and the seconds of its frames."""
+    row = epoch_row(catalog, 0, epoch, position)
+    clips = plan(catalog, SPED, seed=0, epoch=epoch, rows=np.array([row]))
+    times = clips.start[0, 0] + SPED.clip_seconds * clips.timeline(0, 0, VIDEO).time(instants(FRAMES))
+    return catalog[row], clips, times
 
 
 def _all_of_them(packets: list[Any], wanted: Any, codec: Any) -> list[Any]:
@@ -248,11 +253,8 @@ class Alone:
                     codec.flush_buffers()
 
     def _packets(self, epoch: int, position: int) -> list[tuple[Any, list[list[Any]]]]:
-        drawn = epoch_row(self.catalog, 0, epoch, position)
-        clips = plan(self.catalog, SPED, seed=0, epoch=epoch, rows=np.array([drawn]))
-        u = instants(FRAMES)
-        times = clips.start[0, 0] + SPED.clip_seconds * clips.timeline(0, 0, VIDEO).time(u)
-        container = open_media(self.catalog[drawn].path, Deadline(60))
+        recording, clips, times = drawn(self.catalog, epoch, position)
+        container = open_media(recording.path, Deadline(60))
         picture, sound = stream_of(container, "video"), stream_of(container, "audio")
         runs = groups.needed(container, picture, np.unique(times), Deadline(60))
         first = float(clips.start[0, 0])

@@ -37,7 +37,6 @@ class Use(NamedTuple):
 
 ANYTHING = Use(-1, -1)  # what is not understood
 REFERENCE, OTHER = Use(1, 1), Use(0, 1)
-SEQUENCE = {7 | idc << 5 for idc in range(8)}  # headers of H.264's sequence parameter sets
 Rule = Callable[[list[memoryview], bytes], list[Use]]
 
 
@@ -67,11 +66,9 @@ def _h264(packets: list[memoryview], extradata: bytes) -> list[Use]:
     units = [nal_units(p, extradata, hevc=False) for p in packets]
     headers = [bytes([unit[0] for unit in packet]) for packet in units]
     uses = {kinds: _avc_use(kinds) for kinds in set(headers)}  # few, of many packets
-    if SEQUENCE & set(chain.from_iterable(uses)):
-        inband = {bytes(unit) for unit in chain.from_iterable(units) if unit[0] in SEQUENCE}
-    else:
-        inband = set()
-    sequences = inband.union(avc_sequences(extradata))
+    sequences = set(avc_sequences(extradata))
+    if any(header & 31 == 7 for header in chain.from_iterable(uses)):
+        sequences |= {bytes(unit) for unit in chain.from_iterable(units) if unit[0] & 31 == 7}
     with suppress(UnreadError):
         if sequences and all(map(avc_is_plain, sequences)):
             return [uses[kinds] for kinds in headers]

@@ -10,14 +10,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+THREADS = "/proc/self/task"
+
 
 @contextmanager
 def ordinary_scheduling() -> Iterator[None]:
     """Open encoders in here: the threads of this process, new ones too, then have the policy they had before.
 
-    Does nothing where the system has no such policies (they are Linux's).
+    Does nothing where there is no Linux that says so.
     """
-    if not hasattr(os, "sched_getscheduler"):
+    if not os.path.isdir(THREADS):
         yield
         return
     caller, before = os.sched_getscheduler(0), _policies()
@@ -35,7 +37,7 @@ def ordinary_scheduling() -> Iterator[None]:
 def _policies() -> dict[int, int]:
     """The scheduling policy of each thread of this process."""
     found = {}
-    for name in os.listdir("/proc/self/task") if os.path.isdir("/proc/self/task") else ["0"]:
+    for name in os.listdir(THREADS):
         with suppress(OSError):
             found[int(name)] = os.sched_getscheduler(int(name))
     return found
