@@ -97,13 +97,12 @@ def mono(frame: Any) -> NDArray[np.float32]:
 
 
 def _mean(tracks: list[NDArray[Any]]) -> NDArray[np.float32]:
-    """The first is copied: it lies in memory of the decoder."""
-    first, *others = (track.astype(np.float32, copy=False) for track in tracks)
-    if not others:
-        return first.copy()
-    total = first + others[0]
-    for track in others[1:]:
-        total += track
+    """In memory of its own: the tracks lie in the decoder's."""
+    if len(tracks) == 1:
+        return tracks[0].astype(np.float32)
+    total: NDArray[np.float32] = np.add(tracks[0], tracks[1], dtype=np.float32)
+    for track in tracks[2:]:
+        np.add(total, track, out=total, dtype=np.float32)
     total /= len(tracks)
     return total
 
