@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -55,7 +54,9 @@ def recipe(name: str) -> DataConfig:
 
 
 class Memory:
-    """Stands in for an open file: decoded frames, as decoders leave them and as RGB, and sound."""
+    """A recording's `Media` in memory: decoded frames, as decoders leave them and as RGB, and sound."""
+
+    rate = RATE
 
     def __init__(self, number: int, frames: int) -> None:
         rng = np.random.default_rng(number)
@@ -72,20 +73,14 @@ class Memory:
         time = np.arange(-RATE, (SECONDS + 1) * RATE) / RATE  # a second more on either side
         tones = sum(np.sin(2 * np.pi * hertz * time) for hertz in rng.uniform(100, 8000, 8))
         loud = 0.02 * tones + 0.02 * rng.standard_normal(len(time))
-        self.sound: NDArray[np.float32] = loud.astype(np.float32)
+        self.pcm: NDArray[np.float32] = loud.astype(np.float32)
 
-    def __enter__(self) -> Memory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def heard(self, low: int, high: int) -> NDArray[np.float32]:
+    def sound(self, low: int, high: int) -> NDArray[np.float32]:
         """Samples [low, high) of the recording."""
-        return self.sound[low + RATE : high + RATE]
+        return self.pcm[low + RATE : high + RATE]
 
-    def shown(self, times: NDArray[np.float64], cutter: Cutter) -> Frames:
-        """As `read_frames`: each frame on screen at `times` (n,) once, but always from the same pictures, and whole."""
+    def frames(self, times: NDArray[np.float64], cutter: Cutter) -> Frames:
+        """Each frame on screen at `times` (n,) once, but always from the same pictures, and whole."""
         cutter.matrix = self.cutter.matrix
         numbers, index = np.unique(np.floor(times * FPS + 1e-6), return_inverse=True)
         pts = numbers[index] / FPS
@@ -95,14 +90,9 @@ class Memory:
 @contextmanager
 def in_memory(memories: Mapping[str, Memory]) -> Iterator[None]:
     """While it lasts, sources of this process read `memories` instead of files."""
-    stream = SimpleNamespace(codec_context=None)
     with mock.patch.multiple(
         "coaug.pipelines.source",
-        open_media=lambda path, deadline, **_: memories[path],
-        stream_of=lambda container, kind: stream,
-        audio_rate=lambda container: RATE,
-        read_audio=lambda container, low, high, deadline: container.heard(low, high),
-        read_frames=lambda container, times, deadline, cutter: container.shown(times, cutter),
+        opened=lambda recording, *_: nullcontext(memories[recording.path]),
         kept=lambda crops, upright, size: None,
     ):
         yield
@@ -156,7 +146,7 @@ class Setup:
         for v, view in enumerate(config.views):
             begin = round(float(drawn.start[0, v] + drawn.offset[0, v, AUDIO]) * RATE)
             speed = float(drawn.speed[0, v, AUDIO])
-            sound = memory.heard(begin, begin + round(speed * config.audio.seconds * RATE) + 1)
+            sound = memory.sound(begin, begin + round(speed * config.audio.seconds * RATE) + 1)
             shown, repeats = once(arrays["frames"][v])
             tone = arrays.get("tone", np.tile([1.0, 0, 0, 0], (v + 1, frames, 1)))[v]
             heard = zip(view.steps, drawn.steps[0, v, AUDIO], strict=False)

@@ -96,7 +96,10 @@ def decode_only(catalog: Catalog) -> Callable[[], None]:
             with open_media(recording.path, Deadline(60), probe=not declared) as container:
                 picture = stream_of(container, "video")
                 runs = needed(container, picture, np.unique(times), Deadline(60))
-                deque(Decoder(picture, Deadline(60)).frames(runs), maxlen=0)
+                deque(
+                    Decoder(picture.codec_context, float(picture.time_base), Deadline(60)).frames(runs),
+                    maxlen=0,
+                )
                 start, rate = clips.start[0, 0], audio_rate(container)
                 read_audio(container, int(start * rate), int((start + seconds) * rate), Deadline(60))
 

@@ -36,6 +36,8 @@ class VideoStream:
         start, duration: presentation time of the first frame, and from there to the end of the last one.
         pixel_format: FFmpeg's name, such as "yuv420p".
         declared: whether the file's header says all that decoding needs, so that nobody has to probe (`declared.py`).
+        display_width, display_height: pixels of the upright picture that crops are drawn for, where it was packed at
+            another shape; 0: as coded.
     """
 
     codec: str
@@ -48,6 +50,15 @@ class VideoStream:
     duration: float
     pixel_format: str = "yuv420p"
     declared: bool = False
+    display_width: int = 0
+    display_height: int = 0
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(width, height) as displayed."""
+        if self.display_width:
+            return self.display_width, self.display_height
+        return (self.height, self.width) if self.rotation in (90, 270) else (self.width, self.height)
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,8 @@ class AudioStream:
 class Recording:
     """A row: the part [start, end) seconds of a file in which every stream that is present has data.
 
-    `id` is stable across machines and runs (`sample_id(key)`), `label` is -1 where unknown.
+    `id` is stable across machines and runs (`sample_id(key)`), `label` is -1 where unknown. Where it was packed, `path`
+    is the shard's, and `member` its number there.
     """
 
     id: int
@@ -80,6 +92,7 @@ class Recording:
     split: str
     video: VideoStream | None
     audio: AudioStream | None
+    member: int | None = None
 
     @property
     def duration(self) -> float:
@@ -148,11 +161,14 @@ class Catalog:
 
         video, audio = values(VIDEO), values(AUDIO)
         # the codec stands first, and there is none where there is no stream
-        streams: list[Any] = [
-            None if video[0] is None else VideoStream(*video),
-            None if audio[0] is None else AudioStream(*audio),
-        ]
-        return Recording(*values(OWN), *streams)
+        streams: dict[str, Any] = {
+            "video": None if video[0] is None else VideoStream(*video),
+            "audio": None if audio[0] is None else AudioStream(*audio),
+        }
+        own = dict(zip(OWN, values(OWN), strict=True))
+        if own["member"] is not None:
+            own["path"] = files.beside(self.path, own["path"])
+        return Recording(**own, **streams)
 
     def __iter__(self) -> Iterator[Recording]:
         return (self[index] for index in range(len(self)))
@@ -181,9 +197,27 @@ class Catalog:
         seconds: NDArray[np.float64] = self._array("end") - self._array("start")
         return seconds
 
-    def codecs(self) -> dict[str, int]:
-        """Video codec -> number of recordings, most first."""
+    @cached_property
+    def file_numbers(self) -> NDArray[np.int64]:
+        """(N,) a number for each recording's file or shard, an index into `file_names`."""
+        return self._files[0]
+
+    @cached_property
+    def file_names(self) -> list[str]:
+        """Paths or URLs by number."""
+        return [files.beside(self.path, name) for name in self._files[1]]
+
+    @cached_property
+    def _files(self) -> tuple[NDArray[np.int64], list[str]]:
+        found = pc.dictionary_encode(self._columns["path"])
+        numbers = _numpy(found.indices).astype(np.int64)
+        return numbers if self._rows is None else numbers[self._rows], found.dictionary.to_pylist()
+
+    def codecs(self, *, packed: bool = False) -> dict[str, int]:
+        """Video codec -> number of recordings, most first; `packed`: only of those that lie in shards."""
         column = self._columns["video_codec"]
+        if packed:
+            column = pc.if_else(pc.is_valid(self._columns["member"]), column, None)
         chosen = column if self._rows is None else column.take(pa.array(self._rows))
         counts = {c["values"]: c["counts"] for c in pc.value_counts(chosen.drop_null()).to_pylist()}
         return dict(Counter(counts).most_common())

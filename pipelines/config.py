@@ -25,6 +25,8 @@ class VideoConfig:
     frames: int = 30
     fps: float = 30.0
     """Output frames per second of clip time; a frame is the one on screen at its instant, whatever the file's rate."""
+    slack: float = 0.0
+    """How far a frame may lie from its instant, in output frames, up to 0.5: layered shards then decode less."""
     size: int = 128
     """Height and width in pixels, at least 8."""
     crop: str = "resized(0.2, 1)"
@@ -47,6 +49,8 @@ class VideoConfig:
         _ = self.cropping
         if self.size < SMALLEST:
             raise ValueError(f"size {self.size}: a picture is at least {SMALLEST} pixels high and wide")
+        if not 0 <= self.slack <= 0.5:
+            raise ValueError(f"slack {self.slack}: 0 to 0.5 output frames")
 
     @cached_property
     def cropping(self) -> Crop:

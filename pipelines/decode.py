@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .groups import EPSILON, Run
+from .groups import Run
+from .packets import EPSILON
 
 if TYPE_CHECKING:
     from .media import Deadline
@@ -20,13 +21,12 @@ class Late(Exception):
 
 
 class Decoder:
-    """The decoder of one stream; `decoded` counts the packets it was fed, one a frame."""
+    """A codec context that is fed packets timed in ticks of `tick` seconds; `decoded` counts them, one a frame."""
 
-    def __init__(self, stream: Any, deadline: Deadline) -> None:
-        self.stream, self.deadline, self.decoded = stream, deadline, 0
-        self.tick = float(stream.time_base)
+    def __init__(self, codec: Any, tick: float, deadline: Deadline) -> None:
+        self.codec, self.tick, self.deadline, self.decoded = codec, tick, deadline, 0
 
-    def frames(self, runs: list[Run]) -> Iterator[Any]:
+    def frames(self, runs: Iterable[Run]) -> Iterator[Any]:
         """Frames in presentation order. Raises `Late`, what FFmpeg raises, or MediaError at the deadline."""
         for run in runs:
             due = np.inf if run.opening else run.first + EPSILON
@@ -43,7 +43,7 @@ class Decoder:
         return float(frame.pts * self.tick)
 
     def _run(self, run: Run) -> Iterator[Any]:
-        codec = self.stream.codec_context
+        codec = self.codec
         codec.flush_buffers()  # nothing of the run before may be referred to
         for packet in run.packets:
             self.deadline.check()

@@ -16,9 +16,9 @@ Containers' own marks (`Packet.is_disposable`) are left aside: most writers set 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import chain, repeat
+from itertools import chain, compress, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,15 +48,29 @@ def without_disposable(packets: list[Any], wanted: NDArray[np.bool_], codec: Any
     Args:
         codec: the stream's codec context.
     """
-    rule = RULES.get(codec.codec.canonical_name)
-    if rule is None or wanted.all() or any(p.has_sidedata("new_extradata") for p in packets):
+    if wanted.all() or (found := uses(packets, codec)) is None:
         return packets
-    uses = rule([memoryview(p) for p in packets], bytes(codec.extradata or b""))
+    keys = [p.is_keyframe for p in packets]
+    return list(compress(packets, referred(found, wanted.tolist(), keys)))
+
+
+def uses(packets: list[Any], codec: Any) -> list[Use] | None:
+    """Each packet's use, or None where all of them are needed."""
+    rule = RULES.get(codec.codec.canonical_name)
+    if rule is None or any(p.has_sidedata("new_extradata") for p in packets):
+        return None
+    return rule([memoryview(p) for p in packets], bytes(codec.extradata or b""))
+
+
+def referred(found: Sequence[Use], wanted: Sequence[bool], keys: Sequence[bool]) -> list[bool]:
+    """Which packets are wanted, key frames, or of use to one of those after them."""
     kept, live = [], 0
-    for packet, use, seen in zip(reversed(packets), reversed(uses), reversed(wanted.tolist()), strict=True):
-        if seen or use.fills & live or packet.is_keyframe:
-            live = live & ~use.ends | use.reads
-            kept.append(packet)
+    for (fills, reads, ends), seen, key in zip(
+        reversed(found), reversed(wanted), reversed(keys), strict=True
+    ):
+        kept.append(needed := bool(seen or fills & live or key))
+        if needed:
+            live = live & ~ends | reads
     return kept[::-1]
 
 

@@ -1,11 +1,4 @@
-"""Which packets a decoder needs for a few pictures of a stream: each one's group of pictures, up to the picture.
-
-A group starts with a key frame. A picture belongs to the latest key frame that is not shown after it, so the leading
-pictures of an open group (decoded after its key frame, shown before it) count as the end of the group before:
-
-    decoded   I0 P3 B1 B2 | I6 B4 B5 P9 B7 B8 | I12 B10 B11 P15 ...     (numbers are presentation times)
-    wanted           1                     7  |                            groups of I0 and I6
-    needed    I0 P3 B1      I6       P9 B7
+"""Reads the packets of a file that a decoder needs for a few pictures: the spans of `packets.py`.
 
 Groups that nobody wants are neither read, where the container's index or a gap of more than `GAP` seconds lets us seek
 over them, nor decoded, whatever had to be read. Nor are pictures that nothing refers to (see `disposable`).
@@ -27,13 +20,11 @@ from numpy.typing import NDArray
 
 from .demux import packets_of
 from .disposable import without_disposable
+from .packets import EPSILON, PacketTable
 
 if TYPE_CHECKING:
     from .media import Deadline
 
-EPSILON = (
-    1e-6  # seconds: an instant this close below a frame's time shows that frame; time bases are no finer
-)
 GAP = 2.0  # seconds between two instants from which on seeking pays without an index
 INDEXED = (
     "mov,mp4,m4a,3gp,3g2,mj2",
@@ -49,15 +40,6 @@ class Run:
 
     packets: list[Any]
     first: float
-    opening: bool
-
-
-@dataclass
-class _Segment:
-    """Packets read without a break and the ascending instants that they show."""
-
-    packets: list[Any]
-    instants: NDArray[np.float64]
     opening: bool
 
 
@@ -96,14 +78,14 @@ def needed(
     return [run for segment in segments if segment.packets for run in _runs(segment, codec, back is not None)]
 
 
-def on_screen(packets: list[Any], codec: str, instants: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Which of `packets` (decoding order) is on screen at each of `instants`: the first one also before its time."""
-    hidden = [p.is_discard or invisible(p, codec) for p in packets]
-    places = np.flatnonzero(np.logical_not(hidden)) if not all(hidden) else np.arange(len(packets))
-    pts = np.array([p.pts for p in packets])[places]
-    order = np.argsort(pts, kind="stable")
-    after = np.searchsorted(pts[order] * float(packets[0].time_base), instants + EPSILON, side="right")
-    return np.asarray(places[order[np.maximum(after - 1, 0)]])
+def table(packets: list[Any], codec: str, tick: float) -> PacketTable:
+    """What is known of `packets`, which all have a time, in ticks of `tick` seconds."""
+    return PacketTable(
+        np.array([p.pts for p in packets], np.int64),
+        np.array([p.is_keyframe for p in packets], bool),
+        np.array([not (p.is_discard or invisible(p, codec)) for p in packets], bool),
+        tick,
+    )
 
 
 def invisible(packet: Any, codec: str) -> bool:
@@ -115,32 +97,24 @@ def _runs(segment: _Segment, codec: Any, whole: bool) -> list[Run]:
     packets, instants = segment.packets, segment.instants
     if any(p.pts is None for p in packets):  # nobody can tell which pictures these are
         return [Run(packets, float(instants[0]), segment.opening)]
-    shown = on_screen(packets, codec.name, instants)
-    keys = np.array([i for i, p in enumerate(packets) if p.is_keyframe])
-    pts = np.array([p.pts for p in packets])
-    group = keys[np.maximum(np.searchsorted(pts[keys], pts[shown], side="right") - 1, 0)]
-    spans = [(0, int(shown.max()))] if whole else _spans(group, shown)
-    seen = np.full(len(packets), whole)
-    seen[shown] = True
+    known = table(packets, codec.name, float(packets[0].time_base))
+    wanted, seen = known.on_screen(instants), np.full(len(packets), whole)
+    seen[wanted] = True
     runs = []
-    for key, last in spans:
-        first, opening = float(instants[group >= key][0]), segment.opening and key == 0
-        # leading pictures refer to the group before, which is not there; at the stream's start they are all there is
-        span = np.arange(key, last + 1) if opening else key + np.flatnonzero(pts[key : last + 1] >= pts[key])
-        runs.append(Run(without_disposable([packets[i] for i in span], seen[span], codec), first, opening))
+    since = 0 if whole else None
+    for span in known.spans(wanted, instants, opening=segment.opening, since=since):
+        chosen = [packets[i] for i in span.places.tolist()]
+        runs.append(Run(without_disposable(chosen, seen[span.places], codec), span.first, span.opening))
     return runs
 
 
-def _spans(group: NDArray[np.intp], shown: NDArray[np.intp]) -> list[tuple[int, int]]:
-    """(first, last) packets to decode, from the key frame and the place of every wanted picture."""
-    spans: list[tuple[int, int]] = []
-    for key in np.unique(group):
-        last = int(shown[group == key].max())
-        if spans and spans[-1][1] >= key - 1:  # nothing to leave out between these groups
-            spans[-1] = (spans[-1][0], max(last, spans[-1][1]))
-        else:
-            spans.append((int(key), last))
-    return spans
+@dataclass
+class _Segment:
+    """Packets read without a break and the ascending instants that they show."""
+
+    packets: list[Any]
+    instants: NDArray[np.float64]
+    opening: bool
 
 
 class _Reader:

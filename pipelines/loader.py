@@ -29,6 +29,11 @@ from .catalog import Catalog
 from .config import DataConfig
 from .facts import facts, unpacked
 from .graph import build, graph_codecs, outputs
+from .order import ByShard
+from .packed.jpegs import CODEC, IMAGES
+from .packed.shards import Shards
+from .packed.store import Store
+from .plan import epoch_order
 from .source import Schedule, Source
 from .spawn import single_threaded, without_main
 from .tally import ErrorBudget, LoaderError, Tally
@@ -55,6 +60,9 @@ class AVLoader:
         batch_size: samples in the *global* batch, over all ranks.
         split: keep only this split of the catalog (None: all).
         shuffle: a new order each epoch; off, catalog order.
+        pool: packed shards that samples come from at a time, for storage that is read shard by shard; 0: all of them.
+        cache: folder on a local disk for whole copies of remote shards, which are fetched a pool ahead and deleted
+            again; None: only the parts that a clip needs are fetched.
         drop_last: leave out the last, incomplete batch; else it is filled with repeated rows whose `valid` is False.
         epochs: stop preparing batches after this many (None: never), for a single pass.
         rank, world_size: taken from torch.distributed where it is initialised.
@@ -80,6 +88,8 @@ class AVLoader:
         seed: int = 0,
         split: str | None = None,
         shuffle: bool = True,
+        pool: int = 0,
+        cache: str | Path | None = None,
         drop_last: bool = True,
         epochs: int | None = None,
         rank: int | None = None,
@@ -102,6 +112,10 @@ class AVLoader:
         self.device = device
         self.workers = min(os.cpu_count() or 1, 8) if workers is None else workers
         self._check(split, drop_last)
+        if pool < 0 or (cache is not None and not pool):
+            raise LoaderError(
+                "a cache of whole shards needs a pool, such as pool=8: rows come from so many at a time"
+            )
         if decode not in ("auto", "host", "graph"):
             raise LoaderError(f"decode is 'auto', 'host' or 'graph', not {decode!r}")
         self.steps = (
@@ -118,7 +132,9 @@ class AVLoader:
             Bans(dict.fromkeys(self._known, 0)),
             seed=seed,
             shuffle=shuffle,
-            graph_codecs=graph_codecs(kind, decode),
+            pool=pool,
+            shards=Shards(Store(cache=None if cache is None else Path(cache), whole=cache is not None)),
+            graph_codecs=graph_codecs(kind, decode, self.catalog.codecs(packed=True)),
             deadline=deadline,
         )
         self._step = 0  # global step of the next batch handed out
@@ -139,11 +155,7 @@ class AVLoader:
 
     def describe(self) -> str:
         """What is loaded and which way each codec goes."""
-        codecs = self.catalog.codecs() if "video" in self.config.modalities else {}
-        routes = ", ".join(
-            f"{codec} ({n}) {'in the graph' if codec in self._source.graph_codecs else 'on the host'}"
-            for codec, n in codecs.items()
-        )
+        routes = ", ".join(self._routes()) if "video" in self.config.modalities else ""
         left = ", ".join(f"{n} {reason}" for reason, n in self.catalog.excluded.items() if n)
         known = (
             f"{len(self._known)} that failed in earlier runs ({self._ban_list.path})" if self._known else ""
@@ -151,6 +163,15 @@ class AVLoader:
         return f"{len(self.catalog)} recordings; decoding {routes or 'sound only'}" + "".join(
             [f"; left out: {left}"] * bool(left) + [f"; not tried again: {known}"] * bool(known)
         )
+
+    def _routes(self) -> Iterator[str]:
+        known, codecs = self._source.graph_codecs, self.catalog.codecs()
+        if IMAGES in known:
+            codecs[CODEC] -= (images := self.catalog.codecs(packed=True)[CODEC])
+            yield f"packed {CODEC} ({images}) as images in the graph"
+        for codec, n in codecs.items():
+            if n:
+                yield f"{codec} ({n}) {'in the graph' if codec in known else 'on the host'}"
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch."""
@@ -171,7 +192,20 @@ class AVLoader:
         self._step += 1
         return batch
 
+    def _prefetch(self) -> None:
+        """Have the next shards fetched, where they are fetched whole."""
+        source, store = self._source, self._source.shards.store
+        if not (store.whole and source.pool):
+            return
+        epoch, step = divmod(self._step, self.steps)
+        order = epoch_order(self.catalog, self.seed, epoch, source.pool)
+        if isinstance(order, ByShard):
+            position = step * self.batch_size
+            soon = order.shards(position, 1) or order.at(epoch + 1).shards(0)
+            store.prefetch([self.catalog.file_names[n] for n in order.shards(position) + soon])
+
     def _run(self) -> dict[str, Any]:
+        self._prefetch()
         try:
             self._pipeline = self._pipeline or self._start()
             return dict(zip(outputs(self.config), self._pipeline.run(), strict=True))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 
 from . import pcm
 from .decode import Decoder, Late, shown
-from .groups import needed
+from .groups import Run, needed
 
 av.logging.set_level(av.logging.PANIC)
+Convert = Callable[[Any], NDArray[np.uint8]]
 
 
 class MediaError(Exception):
@@ -104,7 +105,7 @@ def read_frames(
     container: Any,
     instants: NDArray[np.float64],
     deadline: Deadline,
-    convert: Callable[[Any], NDArray[np.uint8]] = rgb,
+    convert: Convert = rgb,
 ) -> Frames:
     """The frames on screen at `instants` (n,), any order. Only frames that are shown are converted, and only what
     they need is decoded (see `groups`).
@@ -116,15 +117,38 @@ def read_frames(
         MediaError: unreadable, no frame at all, or past the deadline.
     """
     stream = stream_of(container, "video")
+    decoder = Decoder(stream.codec_context, float(stream.time_base), deadline)
+
+    def runs(wanted: NDArray[np.float64], back: float | None) -> Iterator[Run]:
+        try:
+            yield from needed(container, stream, wanted, deadline, back=back)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            deadline.check()  # an interrupted read is the deadline's doing
+            raise MediaError(f"video cannot be read: {reason(error)}") from None
+
+    # some decoders need more than the key frame that a file names
+    return decode_frames(decoder, runs, (None, 2.0, np.inf), instants, convert)
+
+
+def decode_frames(
+    decoder: Decoder,
+    runs: Callable[[NDArray[np.float64], float | None], Iterable[Run]],
+    attempts: Sequence[float | None],
+    instants: NDArray[np.float64],
+    convert: Convert,
+) -> Frames:
+    """As `read_frames`.
+
+    Args:
+        runs: the packets that show ascending instants, from so many seconds before them as each of the `attempts` says.
+    """
     wanted, inverse = np.unique(instants, return_inverse=True)
-    decoder = Decoder(stream, deadline)
-    for back in (None, 2.0, np.inf):  # some decoders need more than the key frame that a file names
+    for back in attempts:
         pixels: NDArray[np.uint8] | None = None
         pts: list[float] = []
         place = np.zeros(len(wanted), np.int32)
-        frames = _decoded(container, decoder, wanted, back)
         with suppress(Late):
-            for first, last, frame in shown(frames, decoder, wanted):
+            for first, last, frame in shown(_decoded(decoder, runs(wanted, back)), decoder, wanted):
                 place[first:last] = len(pts)
                 pixels = _kept(pixels, convert(frame), len(pts), len(wanted))
                 pts.append(decoder.seconds(frame))
@@ -147,15 +171,12 @@ def _kept(
     return pixels
 
 
-def _decoded(
-    container: Any, decoder: Decoder, wanted: NDArray[np.float64], back: float | None
-) -> Iterator[Any]:
-    """The frames that show `wanted`, ascending: what they need, or everything from `back` seconds before them."""
-    stream, deadline = decoder.stream, decoder.deadline
+def _decoded(decoder: Decoder, runs: Iterable[Run]) -> Iterator[Any]:
+    """The runs' frames, ascending."""
     try:
-        yield from decoder.frames(needed(container, stream, wanted, deadline, back=back))
+        yield from decoder.frames(runs)
     except (av.FFmpegError, OSError, ValueError) as error:
-        deadline.check()  # an interrupted read is the deadline's doing
+        decoder.deadline.check()
         raise MediaError(f"video does not decode: {reason(error)}") from None
 
 

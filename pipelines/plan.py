@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from .catalog import Catalog, Recording
 from .config import DataConfig, Modality, VideoConfig, ViewConfig
-from .rng import Permutation, uniforms
+from .order import ByShard, Shuffled
+from .rng import uniforms
 from .temporal import DRAWS, Clip, Placement, Sound
 from .timeline import Timeline, TimeMap
 
@@ -100,17 +101,30 @@ _ARRAYS: dict[str, type] = {
 
 
 def epoch_rows(
-    catalog: Catalog, seed: int, epoch: int, positions: NDArray[np.int64], *, shuffle: bool = True
+    catalog: Catalog,
+    seed: int,
+    epoch: int,
+    positions: NDArray[np.int64],
+    *,
+    shuffle: bool = True,
+    pool: int = 0,
 ) -> NDArray[np.int64]:
-    """Catalog rows at the given positions of an epoch's order, same shape; positions beyond the end repeat it."""
+    """Catalog rows at the given positions of an epoch's order, same shape; positions beyond the end repeat it.
+
+    Args:
+        shuffle: a new order each epoch, else the catalog's.
+        pool: shards that rows come from at a time, see `ByShard`; 0: all.
+    """
     positions = positions % len(catalog)
-    return _order(len(catalog), seed, epoch)(positions) if shuffle else positions
+    return epoch_order(catalog, seed, epoch, pool)(positions) if shuffle else positions
 
 
-def epoch_row(catalog: Catalog, seed: int, epoch: int, position: int, *, shuffle: bool = True) -> int:
+def epoch_row(
+    catalog: Catalog, seed: int, epoch: int, position: int, *, shuffle: bool = True, pool: int = 0
+) -> int:
     """`epoch_rows` of a single position, in a tenth of the time."""
     position %= len(catalog)
-    return _order(len(catalog), seed, epoch).place(position) if shuffle else position
+    return epoch_order(catalog, seed, epoch, pool).place(position) if shuffle else position
 
 
 def plan(
@@ -137,7 +151,15 @@ def substitute_row(catalog: Catalog, seed: int, epoch: int, sample_id: int, atte
     return int(uniforms(seed, epoch, sample_id, attempt, 1, purpose=SUBSTITUTE)[0] * len(catalog))
 
 
-_order = lru_cache(maxsize=4)(Permutation)  # an epoch's samples all ask for the same one
+@lru_cache(maxsize=4)  # an epoch's samples all ask for the same one
+def epoch_order(catalog: Catalog, seed: int, epoch: int, pool: int) -> Shuffled | ByShard:
+    """The order of an epoch's rows."""
+    return _by_shard(catalog, seed, pool).at(epoch) if pool else Shuffled(len(catalog), seed, epoch)
+
+
+@lru_cache(maxsize=2)
+def _by_shard(catalog: Catalog, seed: int, pool: int) -> ByShard:
+    return ByShard(catalog.file_numbers, seed, 0, pool)
 
 
 def _plan_sample(recording: Recording, row: int, config: DataConfig, seed: int, epoch: int) -> dict[str, Any]:
@@ -232,9 +254,7 @@ def _crop(recording: Recording, video: VideoConfig, view: int, draw: NDArray[np.
     """Shares of the displayed picture; mirrored by swapped sides."""
     if recording.video is None:
         return [0.0, 0.0, 1.0, 1.0]
-    width, height = recording.video.width, recording.video.height
-    if recording.video.rotation in (90, 270):
-        width, height = height, width
+    width, height = recording.video.upright
     left, top, w, h = video.cropping.box(width, height, draw[CROP:], view)
     x0, x1 = left / width, (left + w) / width
     if draw[FLIP] < video.flip:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +16,8 @@ from rich.table import Table
 
 from . import table
 from .probe import Reject
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,7 @@ class IndexReport:
     def show(self, console: Console | None = None, examples: int = 3) -> None:
         """Prints a summary and the rejects by reason, with a few paths each."""
         console = console or Console()
-        if self.rejects:
-            console.print(_table(self.rejects, examples))
+        show_rejects(self.rejects, console, examples)
         console.print(
             f"{self.recordings} recordings ({self.hours:.1f} h, {self.labels} labels) of {self.files} files"
             f" ({self.reused} known already), {len(self.rejects)} rejects -> {self.path}",
@@ -49,11 +50,13 @@ class IndexReport:
         )
 
 
-def bar(results: Iterable[tuple[str, Any]], total: int, show: bool) -> Iterator[tuple[str, Any]]:
+def bar(
+    results: Iterable[tuple[T, Any]], total: int, show: bool, what: str = "probing"
+) -> Iterator[tuple[T, Any]]:
     """Passes `results` on while a progress bar on stderr shows how far they are; silent off a terminal."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("probing"),
+        TextColumn(what),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[bad]} bad"),
@@ -66,6 +69,12 @@ def bar(results: Iterable[tuple[str, Any]], total: int, show: bool) -> Iterator[
             bad += not isinstance(result, dict) or "reason" in result
             progress.update(task, advance=1, bad=bad)
             yield path, result
+
+
+def show_rejects(rejects: Sequence[Reject], console: Console | None = None, examples: int = 3) -> None:
+    """Prints rejects by reason, with a few paths each, if there are any."""
+    if rejects:
+        (console or Console()).print(_table(rejects, examples))
 
 
 def write_rejects(rejects: Sequence[Reject], path: Path) -> None:

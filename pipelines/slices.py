@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -18,7 +18,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from .groups import Run, invisible, needed, on_screen
+from .groups import Run, invisible, needed, table
 from .media import Deadline, MediaError, reason, stream_of
 
 IVF = {"vp8": b"VP80", "vp9": b"VP90", "mjpeg": b"MJPG"}  # needs no out-of-band headers: 12 bytes a frame
@@ -54,17 +54,35 @@ def cut(container: Any, instants: NDArray[np.float64], deadline: Deadline) -> Sl
     except (av.FFmpegError, OSError, ValueError) as error:
         deadline.check()  # an interrupted read is the deadline's doing
         raise MediaError(f"packets cannot be read: {reason(error)}") from None
+    return sliced(packets, stream.codec_context, float(stream.time_base), instants, lambda: stream)
+
+
+def sliced(
+    packets: list[Any],
+    codec: Any,
+    tick: float,
+    instants: NDArray[np.float64],
+    template: Callable[[], Any],
+) -> Slice:
+    """The slice made of `packets` (decoding order), timed in ticks of `tick` seconds, that shows `instants` (n,).
+
+    Args:
+        codec: a codec context with the stream's name and size.
+        template: makes a stream with all its parameters, for codecs whose headers stand outside of their packets.
+
+    Raises:
+        MediaError: no packets, or some without a time.
+    """
     if not packets:
         raise MediaError(f"no picture at {instants.min():.3f} s")
     if any(p.pts is None for p in packets):
         raise MediaError("some packets have no presentation time: their pictures cannot be numbered")
-    codec = stream.codec_context.name
-    place = on_screen(packets, codec, instants)
-    pts = np.array([packets[i].pts for i in place]) * float(stream.time_base)
+    place = table(packets, codec.name, tick).on_screen(instants)
+    pts = np.array([packets[i].pts for i in place]) * tick
     wanted, index = np.unique(
-        _numbers(packets, codec)[place], return_inverse=True
+        _numbers(packets, codec.name)[place], return_inverse=True
     )  # a decoder never goes back
-    data = _ivf(packets, stream, IVF[codec]) if codec in IVF else _remux(packets, stream)
+    data = _ivf(packets, codec) if codec.name in IVF else _remux(packets, template())
     array = np.frombuffer(data, np.uint8)
     return Slice(array, wanted.astype(np.int32), index.astype(np.int32), pts, len(packets))
 
@@ -72,12 +90,12 @@ def cut(container: Any, instants: NDArray[np.float64], deadline: Deadline) -> Sl
 def _packets(container: Any, stream: Any, instants: NDArray[np.float64], deadline: Deadline) -> list[Any]:
     """In decoding order, what `instants` need; nobody flushes the decoder between runs, so each must reset it."""
     runs = needed(container, stream, instants, deadline)
-    if not all(_resets(run, stream.codec_context) for run in runs[1:]):
+    if not all(resets(run, stream.codec_context) for run in runs[1:]):
         runs = needed(container, stream, instants, deadline, back=0.0)
     return [packet for run in runs for packet in run.packets]
 
 
-def _resets(run: Run, codec: Any) -> bool:
+def resets(run: Run, codec: Any) -> bool:
     """Whether the run's key frame says so itself: an I picture of an open group counts on from the group before."""
     types = RESETS.get(codec.name)
     return types is None or not types.isdisjoint(_nal_types(bytes(run.packets[0]), codec))
@@ -107,11 +125,15 @@ def _numbers(packets: list[Any], codec: str) -> NDArray[np.intp]:
     return numbers
 
 
-def _ivf(packets: list[Any], stream: Any, fourcc: bytes) -> bytes:
-    size = (stream.codec_context.width, stream.codec_context.height)
-    header = struct.pack("<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, *size, 30, 1, len(packets), 0)
+def _ivf(packets: list[Any], codec: Any) -> bytes:
+    header = ivf_header(IVF[codec.name], codec.width, codec.height, len(packets))
     frames = (struct.pack("<IQ", p.size, i) + bytes(p) for i, p in enumerate(packets))
     return header + b"".join(frames)
+
+
+def ivf_header(fourcc: bytes, width: int, height: int, frames: int) -> bytes:
+    """The 32 bytes that an IVF file begins with."""
+    return struct.pack("<4sHH4sHHIIII", b"DKIF", 0, 32, fourcc, width, height, 30, 1, frames, 0)
 
 
 def _remux(packets: list[Any], stream: Any) -> bytes:

@@ -26,13 +26,16 @@ from .catalog import Catalog, Recording, VideoStream
 from .config import DataConfig
 from .facts import LONGEST, facts, packed
 from .feeds import Arrays, Feed, blanks, feeds
-from .media import Deadline, Frames, MediaError, audio_rate, open_media, read_audio, read_frames, stream_of
+from .media import Deadline, Frames, MediaError
 from .memory import keep_memory
+from .opened import Media, opened
+from .packed.jpegs import CODEC, IMAGES, Images
+from .packed.shards import Shards
 from .plan import AUDIO, VIDEO, ClipPlan, epoch_row, plan, substitute_row
 from .planes import Cutter, kept
 from .program import picture_tone, sound_program
 from .resample import bank, thin
-from .slices import Slice, cut
+from .slices import Slice
 from .temporal import Sound
 from .timeline import Timeline, instants
 from .watch import Watch
@@ -88,10 +91,12 @@ class Source:
     bans: Bans
     seed: int = 0
     shuffle: bool = True
+    pool: int = 0
     graph_codecs: frozenset[str] = frozenset()
     deadline: float = 20.0
     distrusted: frozenset[int] = frozenset()  # global steps that the graph refused: all decoding is done here
     watch: Watch = field(default_factory=Watch, repr=False)
+    shards: Shards = field(default_factory=Shards, repr=False)
     _reformatter: VideoReformatter | None = field(default=None, repr=False)
 
     def __call__(self, info: Any) -> tuple[NDArray[np.generic], ...]:
@@ -104,7 +109,8 @@ class Source:
     @cached_property
     def feeds(self) -> tuple[Feed, ...]:
         """What each sample consists of, in order."""
-        return feeds(self.config, in_graph=bool(self.graph_codecs))
+        slices, images = bool(self.graph_codecs - {IMAGES}), IMAGES in self.graph_codecs
+        return feeds(self.config, slices=slices, images=images)
 
     @cached_property
     def _facts(self) -> np.dtype[np.void]:
@@ -117,7 +123,7 @@ class Source:
 
     def sample(self, step: int, epoch: int, position: int) -> Arrays:
         """The sample at one place of the global order: its own clip, or a stand-in's with `valid` False."""
-        row = epoch_row(self.catalog, self.seed, epoch, position, shuffle=self.shuffle)
+        row = epoch_row(self.catalog, self.seed, epoch, position, shuffle=self.shuffle, pool=self.pool)
         recording = self.catalog[row]
         arrays, error = self._first_readable(recording, row, step, epoch)
         repeated = position >= self.schedule.samples  # fills up the last batch of a whole pass
@@ -152,48 +158,52 @@ class Source:
         recording, deadline = self.catalog[row], Deadline(self.deadline)
         arrays = self._blank | {"speed": clips.speed[0], "direction": clips.direction[0]}
         marks = [time.perf_counter()]  # before and after each of STAGES
-        with open_media(recording.path, deadline, probe=not self._declared(recording)) as container:
+        with opened(recording, self.config.modalities, self.shards, deadline) as media:
             marks.append(time.perf_counter())
             if "video" in self.config.modalities:
-                arrays |= self._video(container, recording, clips, trust_graph, deadline)
+                arrays |= self._video(media, recording, clips, trust_graph)
             marks.append(time.perf_counter())
             if "audio" in self.config.modalities:
-                arrays |= self._audio(container, clips, deadline)
+                arrays |= self._audio(media, clips)
             marks.append(time.perf_counter())
         return arrays | {"timing": np.array([b - a for a, b in pairwise(marks)], np.float32)}
 
-    def _declared(self, recording: Recording) -> bool:
-        streams = [getattr(recording, modality) for modality in self.config.modalities]
-        return all(stream is not None and stream.declared for stream in streams)
-
-    def _video(
-        self, container: Any, recording: Recording, clips: ClipPlan, trust_graph: bool, deadline: Deadline
-    ) -> Arrays:
-        stream = stream_of(container, "video")
-        if stream is None or recording.video is None:
-            raise MediaError("the picture that was catalogued is gone")
+    def _video(self, media: Media, recording: Recording, clips: ClipPlan, trust_graph: bool) -> Arrays:
+        assert recording.video is not None  # the loader leaves out what has no picture
         seconds = self.config.clip_seconds
         u = instants(self.config.video.frames) * self.config.video.seconds / seconds
         timelines = [clips.timeline(0, v, VIDEO) for v in range(len(self.config.views))]
         times = clips.start[0][:, None] + seconds * np.stack([timeline.time(u) for timeline in timelines])
+        if slack := self.config.video.slack:
+            around = (
+                slack / self.config.video.fps * np.broadcast_to(clips.speed[0, :, VIDEO, None], times.shape)
+            )
+            times = media.near(times.ravel(), around.ravel()).reshape(times.shape)
         look = np.concatenate([clips.crop[0], clips.colour[0], clips.blur[0][:, None]], axis=1)
         arrays: Arrays = {"look": look}
         if self.config.tones("video"):
             arrays["tone"] = np.stack([picture_tone(timeline, u) for timeline in timelines])
-        if trust_graph and self._graph_decodes(recording.video):
-            shown: Slice | Frames = (packets := cut(container, times.ravel(), deadline))
-            arrays |= {"encoded": packets.data, "in_graph": np.bool_(True), "wanted": packets.wanted}
+        shown: Slice | Images | Frames | None = None
+        if trust_graph and (shown := self._undecoded(media, recording.video, times.ravel())):
+            arrays |= {"encoded": shown.data, "in_graph": np.bool_(True)}
+            arrays |= {"wanted": shown.wanted} if isinstance(shown, Slice) else {"joined": shown.shape}
         else:
             cutter = self._cutter(recording.video, look[:, :4])
-            shown = frames = read_frames(container, times.ravel(), deadline, cutter)
+            shown = frames = media.frames(times.ravel(), cutter)
             arrays |= {"planes": frames.pixels, "matrix": cutter.matrix}
         cost = np.array([shown.decoded, len(np.unique(shown.index))])
         index, pts = (numbers.reshape(times.shape) for numbers in (shown.index, shown.pts))
         return arrays | {"frames": index, "video_pts": pts, "cost": cost}
 
-    def _graph_decodes(self, video: VideoStream) -> bool:
-        known = video.codec in self.graph_codecs and video.pixel_format in PIXEL_FORMATS
-        return known and video.rotation == 0
+    def _undecoded(
+        self, media: Media, video: VideoStream, moments: NDArray[np.float64]
+    ) -> Slice | Images | None:
+        """What the graph decodes to show them; None where the host has to."""
+        if video.rotation or video.pixel_format not in PIXEL_FORMATS:
+            return None
+        if video.codec == CODEC and IMAGES in self.graph_codecs and (images := media.images(moments)):
+            return images
+        return media.cut(moments) if video.codec in self.graph_codecs else None
 
     def _cutter(self, video: VideoStream, crops: NDArray[np.float32]) -> Cutter:
         """What keeps of each frame as much as all views' crops (V, 4) need; these become shares of that, in place."""
@@ -208,13 +218,11 @@ class Source:
         box = kept(crops, upright, self.config.video.size)
         return Cutter(turns, box, size, self._reformatter)
 
-    def _audio(self, container: Any, clips: ClipPlan, deadline: Deadline) -> Arrays:
-        if stream_of(container, "audio") is None:
-            raise MediaError("the sound that was catalogued is gone")
-        rate, seconds = audio_rate(container), self.config.clip_seconds
+    def _audio(self, media: Media, clips: ClipPlan) -> Arrays:
+        rate, seconds = media.rate, self.config.clip_seconds
         windows, starts = self._windows(clips, rate), clips.start[0].tolist()
         first = min(low for low, _ in windows)
-        sound = read_audio(container, first, max(high for _, high in windows), deadline)
+        sound = media.sound(first, max(high for _, high in windows))
         arrays: Arrays = {"audio_pts": np.zeros((len(windows), 2))}
         for v, (start, (low, high)) in enumerate(zip(starts, windows, strict=True)):
             played = Sound(sound[low - first : high - first], float(rate), start * rate - low)

@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         ("label", pa.int64()),
         ("split", pa.large_string()),
         ("weight", pa.float64()),
+        ("member", pa.int64()),  # null: `path` is a media file, not a shard
         ("video_codec", pa.large_string()),  # null: no picture; so are all video_ columns then
         ("video_width", pa.int32()),
         ("video_height", pa.int32()),
@@ -32,6 +33,8 @@ SCHEMA = pa.schema(
         ("video_duration", pa.float64()),
         ("video_pixel_format", pa.large_string()),
         ("video_declared", pa.bool_()),
+        ("video_display_width", pa.int32()),
+        ("video_display_height", pa.int32()),
         ("audio_codec", pa.large_string()),  # null: no sound
         ("audio_rate", pa.int32()),
         ("audio_channels", pa.int32()),
@@ -41,6 +44,7 @@ SCHEMA = pa.schema(
         ("audio_declared", pa.bool_()),
     ]
 )
+LATER = {"member": None, "video_display_width": 0, "video_display_height": 0}  # not in the first catalogs
 LABELS, STAMP = b"coaug.labels", b"coaug.stamp"
 
 
@@ -110,6 +114,11 @@ def with_labels(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
     return table.replace_schema_metadata({LABELS: json.dumps(names)})
 
 
+def beside(catalog: Path, path: str) -> str:
+    """A shard's path as its catalog names it: relative to the catalog's folder, unless absolute or a URL."""
+    return path if "://" in path else str(catalog.parent / path)
+
+
 def _stamp(path: Path) -> str:
     status = path.stat()
     return f"{status.st_size}:{status.st_mtime_ns}"
@@ -151,6 +160,8 @@ def _read(parquet: Path) -> pa.Table:
 
 
 def _checked(table: pa.Table, path: Path) -> pa.Table:
+    for name in LATER.keys() - set(table.column_names):
+        table = table.append_column(name, pa.array([LATER[name]] * table.num_rows, SCHEMA.field(name).type))
     missing = [name for name in SCHEMA.names if name not in table.column_names]
     if missing:
         raise CatalogError(f"{path}: not a coaug catalog, it lacks column {missing[0]!r}; index again")

@@ -21,7 +21,8 @@ from .models import METHODS
 if TYPE_CHECKING:
     from .engine.run_config import RunConfig
 
-DEMO = Path("data/demo")
+DEMO, CATALOGS = Path("data/demo"), Path("data/catalogs")
+PACKED = "pack.json"  # what tells a pack from a folder of media files
 HOLDOUT = 0.1  # share of a folder without a test split that is kept for evaluation
 DEVELOPMENT = {  # verb -> what this interpreter runs in a checkout
     "test": ["-m", "pytest"],
@@ -76,8 +77,8 @@ def train(
     method: Annotated[str, Argument(help=f"a method ({', '.join(METHODS)}) or a YAML file")],
     overrides: Overrides = None,
     data: Annotated[
-        Path | None,
-        Option(help="folder of media files, or a catalog; default: a demo set is generated"),
+        str | None,
+        Option(help="folder of media files, a pack, or a catalog; default: a demo set is generated"),
     ] = None,
     out: Annotated[Path | None, Option(help="folder of the run; default: runs/METHOD")] = None,
     gpus: Annotated[
@@ -112,7 +113,7 @@ def train(
     return launch([*arguments, *(["--resume"] if resume else [])], gpus, procs)
 
 
-def _sized(method: str, data: Path | None, gpus: int | None) -> str:
+def _sized(method: str, data: str | None, gpus: int | None) -> str:
     """The preset to train: its small twin for the demo set, and on a CPU; `gpus` may be other machines'."""
     if f"{method}-demo" not in presets():
         return method
@@ -122,18 +123,25 @@ def _sized(method: str, data: Path | None, gpus: int | None) -> str:
     return method if large else f"{method}-demo"
 
 
-def _catalog_of(data: Path | None) -> Path:
-    """The catalog to work on: `data` itself, a folder's, or the demo set's; probed where that is needed."""
+def _catalog_of(data: str | Path | None) -> Path:
+    """The catalog to work on: `data` itself, a folder's, a pack's, or the demo set's; probed where that is needed."""
     from .pipelines.index import index
 
     if data is None:
         from .pipelines.demo import write_demo
 
         data = write_demo(DEMO)
+    if "://" in str(data):
+        from .pipelines.packed.remote import fetched
+
+        return fetched(str(data), CATALOGS)
+    data = Path(data)
+    if (data / PACKED).is_file():
+        return data / "catalog.parquet"
     if data.suffix == ".parquet":
         return data
     name = hashlib.blake2b(str(data.resolve()).encode(), digest_size=4).hexdigest()
-    catalog = Path("data") / "catalogs" / f"{data.resolve().name}-{name}.parquet"
+    catalog = CATALOGS / f"{data.resolve().name}-{name}.parquet"
     index([data], catalog, holdout=HOLDOUT)
     return catalog
 
@@ -191,10 +199,30 @@ def index(
     )
 
 
+@app.command()
+def pack(
+    data: Annotated[str, Argument(metavar="CATALOG", help="a catalog, or a folder of media files")],
+    out: Annotated[Path, Argument(metavar="OUT", help="folder of the shards and of their catalog")],
+    video: Annotated[str, Option(help="layered, h264, mjpeg or copy")] = "layered",
+    size: Annotated[str, Option(help="the shorter side, or WIDTHxHEIGHT; multiples of 16")] = "128",
+    keyint: Annotated[int, Option(min=1, help="frames from one key frame to the next")] = 16,
+    quality: Annotated[int | None, Option(help="of the codec's scale, less is better")] = None,
+    audio: Annotated[str, Option(help="flac or pcm")] = "flac",
+    samples: Annotated[int, Option(min=1, help="recordings a shard")] = 256,
+    workers: Annotated[int | None, Option(min=1, help="processes; default: one per core")] = None,
+) -> None:
+    """Pack recordings into shards that cost a fraction of the files to read; goes on where it was ended."""
+    from .pipelines.packed.pack import pack as run
+    from .pipelines.packed.settings import Packing, size_of
+
+    packing = Packing(video, size_of(size), keyint, quality, audio, samples)
+    run(_catalog_of(data), out, packing, workers=workers).show()
+
+
 @app.command("eval")
 def evaluate(
     run: Annotated[Path, Argument(help="folder of a run, such as runs/svaclr")],
-    data: Annotated[Path | None, Option(help="folder or catalog; default: the run's own")] = None,
+    data: Annotated[str | None, Option(help="folder or catalog; default: the run's own")] = None,
 ) -> None:
     """Evaluate a trained run again, or on other data."""
     from .eval import evaluate_run
@@ -225,7 +253,7 @@ def view(
 
 @app.command()
 def stats(
-    data: Annotated[Path, Argument(metavar="CATALOG", help="a catalog, or a folder of media files")],
+    data: Annotated[str, Argument(metavar="CATALOG", help="a catalog, or a folder of media files")],
     overrides: Overrides = None,
     preset: Annotated[str, Option(help=", ".join(presets()))] = "avid",
     out: Annotated[Path, Option(help="JSON to write")] = Path("stats.json"),

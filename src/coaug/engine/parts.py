@@ -45,6 +45,8 @@ def open_loader(config: RunConfig, catalog: Catalog, ranks: Ranks) -> AVLoader:
         world_size=ranks.world,
         device=ranks.device.type,
         workers=options.workers,
+        pool=options.pool,
+        cache=options.cache,
     )
     if ranks.first:
         say(loader.describe())

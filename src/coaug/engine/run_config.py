@@ -74,6 +74,10 @@ class TrainConfig:
     """Steps between lines when the output is not a terminal."""
     workers: NonNegativeInt | None = None
     """Loader processes; null lets the loader choose."""
+    pool: NonNegativeInt = 0
+    """Packed shards that samples come from at a time, for storage that is read shard by shard; 0: all of them."""
+    cache: str | None = None
+    """Folder on a local disk for whole copies of remote shards, fetched a pool ahead (null: fetch parts)."""
     max_minutes: PositiveFloat | None = None
     """End training after this time (the schedule is not shortened), then evaluate."""
 
@@ -131,8 +135,8 @@ def model_config(config: RunConfig) -> Any:
 
 
 # What may differ between a checkpoint and the run that takes it up: it changes the work done, not what is trained.
-_FREE = ("eval.", "train.checkpoint_every", "train.keep.", "train.log_every", "train.workers", "train.max_minutes",
-         "train.epochs", "train.compile", "train.micro_batch")  # fmt: skip
+_FREE = ("eval.", "train.checkpoint_every", "train.keep.", "train.log_every", "train.workers", "train.cache",
+         "train.max_minutes", "train.epochs", "train.compile", "train.micro_batch")  # fmt: skip
 
 
 def conflicts(saved: str, config: RunConfig) -> list[str]:

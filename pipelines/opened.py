@@ -1,0 +1,108 @@
+"""A recording, opened: from its file, or from the shard that it was packed into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .catalog import Recording
+from .config import Modality
+from .media import (
+    Convert,
+    Deadline,
+    Frames,
+    MediaError,
+    audio_rate,
+    open_media,
+    read_audio,
+    read_frames,
+    stream_of,
+)
+from .packed.jpegs import Images
+from .packed.shards import Shards
+from .slices import Slice, cut
+
+
+class Media(Protocol):
+    """What a clip needs of a recording. Everything raises MediaError."""
+
+    @property
+    def rate(self) -> int:
+        """Samples of sound a second."""
+
+    def frames(self, instants: NDArray[np.float64], convert: Convert) -> Frames:
+        """The frames on screen at `instants` (n,) seconds, see `read_frames`."""
+
+    def near(self, instants: NDArray[np.float64], slack: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Moments at most `slack` (n,) seconds from `instants` (n,) whose frames cost less, where that is known."""
+
+    def cut(self, instants: NDArray[np.float64]) -> Slice:
+        """The packets that they need, as a small file, see `slices.cut`."""
+
+    def images(self, instants: NDArray[np.float64]) -> Images | None:
+        """The JPEGs that they need, joined to one, see `jpegs.joined`; None where that cannot be."""
+
+    def sound(self, first: int, last: int) -> NDArray[np.float32]:
+        """Mono sound of the samples [first, last), see `read_audio`."""
+
+
+class MediaFile:
+    """An open media file."""
+
+    def __init__(self, container: Any, deadline: Deadline) -> None:
+        self.container, self.deadline = container, deadline
+
+    @property
+    def rate(self) -> int:
+        """See `Media`."""
+        self._check("audio", "sound")
+        return audio_rate(self.container)
+
+    def frames(self, instants: NDArray[np.float64], convert: Convert) -> Frames:
+        """See `Media`."""
+        self._check("video", "picture")
+        return read_frames(self.container, instants, self.deadline, convert)
+
+    def near(self, instants: NDArray[np.float64], slack: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The instants themselves: nobody knows what a file's frames cost."""
+        return instants
+
+    def cut(self, instants: NDArray[np.float64]) -> Slice:
+        """See `Media`."""
+        self._check("video", "picture")
+        return cut(self.container, instants, self.deadline)
+
+    def images(self, instants: NDArray[np.float64]) -> Images | None:
+        """None: the JPEGs of a file's video have tables of their own."""
+        return None
+
+    def sound(self, first: int, last: int) -> NDArray[np.float32]:
+        """See `Media`."""
+        return read_audio(self.container, first, last, self.deadline)
+
+    def _check(self, kind: str, name: str) -> None:
+        if stream_of(self.container, kind) is None:
+            raise MediaError(f"the {name} that was catalogued is gone")
+
+
+@contextmanager
+def opened(
+    recording: Recording, modalities: tuple[Modality, ...], shards: Shards, deadline: Deadline
+) -> Iterator[Media]:
+    """The recording's media. Raises MediaError.
+
+    Args:
+        modalities: those that will be asked for.
+        shards: where packed ones are read.
+    """
+    if recording.member is not None:
+        yield shards.media(recording.path, recording.member, deadline)
+        return
+    streams = [getattr(recording, modality) for modality in modalities]
+    declared = all(stream is not None and stream.declared for stream in streams)
+    with open_media(recording.path, deadline, probe=not declared) as container:
+        yield MediaFile(container, deadline)

@@ -1,0 +1,1 @@
+"""Recordings packed into tar shards: writing them, their indexes, and clips out of them."""
