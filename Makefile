@@ -11,7 +11,7 @@ METHOD ?= svaclr
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help train index stats eval view bench bench-augment bench-source doctor test lint type-check gpu-check demo-table clean
+.PHONY: help train index pack stats eval view bench bench-augment bench-source bench-packed doctor test lint type-check gpu-check demo-table clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-13s %s\n", t, $$0}'
@@ -21,6 +21,9 @@ train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="
 
 index: $(VENV)/.installed ## DATA=folder [OUT=catalog.parquet]: probe media files once, write their catalog
 	$(BIN)/coaug index $(if $(DATA),"$(DATA)",$(error index: which folder? make index DATA=/videos)) $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+pack: $(VENV)/.installed ## DATA=folder|catalog OUT=folder [ARGS="--video mjpeg --size 224"]: shards that cost a fraction to read
+	$(BIN)/coaug pack $(if $(DATA),"$(DATA)",$(error pack: which catalog? make pack DATA=/videos OUT=/pack)) $(if $(OUT),"$(OUT)",$(error pack: where to? make pack DATA=/videos OUT=/pack)) $(ARGS)
 
 stats: $(VENV)/.installed ## DATA=folder|catalog [PRESET=avid] [OUT=stats.json] [SET="data.audio.hop=0.02 …"]: mean and std of every band
 	$(BIN)/coaug stats $(if $(DATA),"$(DATA)",$(error stats: which catalog? make stats DATA=catalog.parquet)) $(if $(PRESET),--preset $(PRESET)) $(if $(OUT),--out "$(OUT)") $(ARGS) $(SET)
@@ -43,6 +46,9 @@ bench-augment: $(VENV)/.installed-bench ## measure the augmentation against torc
 
 bench-source: $(VENV)/.installed-bench ## measure reading from files against DALI and against decoding alone
 	$(BIN)/python benchmarks/source.py $(ARGS)
+
+bench-packed: $(VENV)/.installed-bench ## measure packed shards against AVID-CMA's own loader and against their stages
+	$(BIN)/python benchmarks/packed.py $(ARGS)
 
 doctor: $(VENV)/.installed ## what works on this machine, and the remedy for what does not
 	$(BIN)/coaug doctor

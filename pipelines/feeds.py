@@ -44,13 +44,14 @@ class Feed:
         return np.zeros(self.blank, self.dtype)
 
 
-def feeds(config: DataConfig, *, in_graph: bool) -> tuple[Feed, ...]:
+def feeds(config: DataConfig, *, slices: bool = False, images: bool = False) -> tuple[Feed, ...]:
     """All inputs, in order, for V views of T frames.
 
     facts: a record's bytes, see `facts`. planes (U, 3h/2, w): decoded frames, see `planes.py`, and `matrix` (3, 4) from
-    these to RGB; where anything is decoded `in_graph`, also whether this sample is, then the bytes of a slice, encoded,
-    and `wanted` (U,), the frames of it to decode, ascending. frames (V, T): which of the U to show when; look, tone:
-    see `pictures`.
+    these to RGB. frames (V, T): which of the U to show when; look, tone: see `pictures`.
+    Where the graph decodes `slices` or `images`: in_graph, whether it does this sample, and its bytes, encoded. A slice
+    has wanted (U,), the frames of it to decode, ascending; JPEGs joined to one have joined (4,), the shape (U, h, w, 3)
+    that it is to have, which is 0 everywhere else.
     pcm<v> (n,): sound of view v at its own rate; maps<v>, curves<v>, noise<v>: see `Program`; bank<v>: see `bank`;
     step<v> (1,): samples of the file in one of the clip.
     """
@@ -63,15 +64,15 @@ def feeds(config: DataConfig, *, in_graph: bool) -> tuple[Feed, ...]:
         *((Feed("tone", np.float64, (views, t, 4)),) if config.tones("video") else ()),
     )
     encoded = (
-        Feed("in_graph", np.bool_, ()),
-        Feed("encoded", np.uint8, (1,)),
-        Feed("wanted", np.int32, (1,)),
+        *((Feed("in_graph", np.bool_, ()), Feed("encoded", np.uint8, (1,))) if slices or images else ()),
+        *((Feed("wanted", np.int32, (1,)),) if slices else ()),
+        *((Feed("joined", np.int32, (4,)),) if images else ()),
     )
     audio = (Feed(f"{name}{v}", dtype, blank) for v in range(views) for name, dtype, blank in PLAYED)
     return (
         Feed("facts", np.uint8, (facts(config).itemsize,)),
         *(video if "video" in config.modalities else ()),
-        *(encoded if "video" in config.modalities and in_graph else ()),
+        *(encoded if "video" in config.modalities else ()),
         *(audio if "audio" in config.modalities else ()),
     )
 

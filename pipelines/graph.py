@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes.util
 from collections import deque
+from collections.abc import Collection
 from typing import Any
 
 from nvidia.dali import Pipeline, fn, pipeline_def
@@ -14,6 +15,7 @@ from nvidia.dali.pipeline import do_not_convert
 
 from .config import AudioConfig, DataConfig
 from .feeds import DTYPES, PLAYED
+from .packed.jpegs import IMAGES, MJPEG
 from .picture import operators, pictures
 from .play import play
 from .sound import centres, spectrogram
@@ -30,17 +32,19 @@ def outputs(config: DataConfig) -> tuple[str, ...]:
     return ("facts", *(name for name in ("video", "audio") if name in config.modalities), *waveform)
 
 
-def graph_codecs(device: str, decode: str) -> frozenset[str]:
+def graph_codecs(device: str, decode: str, packed: Collection[str] = ()) -> frozenset[str]:
     """FFmpeg names of the video codecs that the graph decodes on this machine; all others are decoded by the source.
 
     Args:
         decode: "auto", "host" or "graph".
+        packed: codecs of what lies in shards: JPEGs of those are images for the graph, on a GPU for nvJPEG.
     """
     if decode == "host" or (device == "cpu" and decode == "auto"):
         return frozenset()
+    images = frozenset({IMAGES} if MJPEG in packed else ())
     if device == "cpu":
-        return CPU_CODECS
-    return NVDEC_CODECS if ctypes.util.find_library("nvcuvid") else frozenset()
+        return CPU_CODECS | images
+    return images | (NVDEC_CODECS if ctypes.util.find_library("nvcuvid") else frozenset())
 
 
 @pipeline_def(enable_conditionals=True)  # type: ignore[untyped-decorator]
@@ -104,15 +108,40 @@ def _shown(feed: dict[str, Any], config: DataConfig, device: str) -> Any:
     if "in_graph" not in feed:
         return pictures(feed["planes"], feed["matrix"], *numbers, config, device)
     if device == "gpu":
-        if feed["in_graph"]:
-            frames = fn.decoders.video(feed["encoded"], frames=feed["wanted"], device="mixed")
-        else:
-            frames = rgb(feed["planes"].gpu(), feed["matrix"].gpu())
-        return operators(frames, *numbers, config, device)
+        return operators(_frames(feed), *numbers, config, device)
     if feed["in_graph"]:
-        frames = fn.decoders.video(feed["encoded"], frames=feed["wanted"])
-        return operators(frames, *numbers, config, device)
+        return operators(_decoded(feed, "cpu"), *numbers, config, device)
     return pictures(feed["planes"], feed["matrix"], *numbers, config, device)
+
+
+def _frames(feed: dict[str, Any]) -> Any:
+    """(U, H, W, 3) uint8 on a GPU."""
+    if feed["in_graph"]:
+        return _decoded(feed, "mixed")
+    return rgb(feed["planes"].gpu(), feed["matrix"].gpu())
+
+
+def _decoded(feed: dict[str, Any], device: str) -> Any:
+    """(U, H, W, 3) uint8 of a sample that the source left encoded."""
+    if "joined" not in feed:
+        return _of_slice(feed, device)
+    if "wanted" not in feed:
+        return _of_images(feed, device)
+    if feed["joined"][0] > 0:
+        return _of_images(feed, device)
+    return _of_slice(feed, device)
+
+
+@do_not_convert  # type: ignore[untyped-decorator]
+def _of_slice(feed: dict[str, Any], device: str) -> Any:
+    return fn.decoders.video(feed["encoded"], frames=feed["wanted"], device=device)
+
+
+@do_not_convert  # type: ignore[untyped-decorator]
+def _of_images(feed: dict[str, Any], device: str) -> Any:
+    """On a GPU by nvJPEG, in hardware where there is some; how a frame is turned is not for its JPEG to say."""
+    tall = fn.decoders.image(feed["encoded"], device=device, adjust_orientation=False)
+    return fn.reshape(tall, shape=feed["joined"], layout="FHWC")
 
 
 def _on(tensor: Any, device: str) -> Any:

@@ -30,7 +30,7 @@ from .config import DataConfig
 from .facts import facts, unpacked
 from .graph import build, graph_codecs, outputs
 from .order import ByShard
-from .packed.jpegs import CODEC, IMAGES
+from .packed.jpegs import IMAGES, MJPEG
 from .packed.shards import Shards
 from .packed.store import Store
 from .plan import epoch_order
@@ -69,8 +69,9 @@ class AVLoader:
         device: "cpu", or "cuda" for this process's current device.
         workers: source processes (None: one per core, at most 8); 0 reads in this process, which then also ends with a
             file that crashes or hangs native code.
-        decode: where pictures are decoded: "graph", by DALI where it knows the codec, which on a GPU is NVDEC; "host",
-            by FFmpeg in the source; "auto", whichever costs less: the graph with a GPU, else the host.
+        decode: where pictures are decoded: "graph", by DALI where it knows the codec, which on a GPU is NVDEC, and
+            nvJPEG for packed MJPEG; "host", by FFmpeg in the source; "auto", whichever costs less: the graph with a
+            GPU, else the host.
         deadline: seconds that one file may take; a worker process that does not heed it is ended after twice as many.
         budget: failures to live with.
 
@@ -167,8 +168,8 @@ class AVLoader:
     def _routes(self) -> Iterator[str]:
         known, codecs = self._source.graph_codecs, self.catalog.codecs()
         if IMAGES in known:
-            codecs[CODEC] -= (images := self.catalog.codecs(packed=True)[CODEC])
-            yield f"packed {CODEC} ({images}) as images in the graph"
+            codecs[MJPEG] -= (images := self.catalog.codecs(packed=True)[MJPEG])
+            yield f"packed {MJPEG} ({images}) as images in the graph"
         for codec, n in codecs.items():
             if n:
                 yield f"{codec} ({n}) {'in the graph' if codec in known else 'on the host'}"

@@ -42,7 +42,8 @@ class Cutter:
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
         """(3h/2, w) uint8. Raises MediaError where `box` is not within the frame."""
         frame = self._planar(frame)
-        self.matrix = rgb_matrix(frame)
+        if not self.matrix.any():  # the same for all frames of a stream
+            self.matrix = rgb_matrix(frame)
         luma, *chroma = map(_plane, frame.planes)
         if self.turns:
             luma, *chroma = (np.rot90(plane, -self.turns) for plane in (luma, *chroma))

@@ -29,7 +29,7 @@ from .feeds import Arrays, Feed, blanks, feeds
 from .media import Deadline, Frames, MediaError
 from .memory import keep_memory
 from .opened import Media, opened
-from .packed.jpegs import CODEC, IMAGES, Images
+from .packed.jpegs import IMAGES, MJPEG, Images
 from .packed.shards import Shards
 from .plan import AUDIO, VIDEO, ClipPlan, epoch_row, plan, substitute_row
 from .planes import Cutter, kept
@@ -201,7 +201,7 @@ class Source:
         """What the graph decodes to show them; None where the host has to."""
         if video.rotation or video.pixel_format not in PIXEL_FORMATS:
             return None
-        if video.codec == CODEC and IMAGES in self.graph_codecs and (images := media.images(moments)):
+        if video.codec == MJPEG and IMAGES in self.graph_codecs and (images := media.images(moments)):
             return images
         return media.cut(moments) if video.codec in self.graph_codecs else None
 

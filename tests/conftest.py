@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(_name, "2")
 
 from media import Clip, flash_and_beep, silence, write_clip  # noqa: E402
+from packs import TINY, catalogued, in_this_process, various  # noqa: E402
+
+from coaug.pipelines.catalog import Recording  # noqa: E402
+from coaug.pipelines.packed.pack import pack  # noqa: E402
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -90,3 +95,30 @@ def events(media_dir: Path) -> Clip:
     """6 s mp4: a flash and a beep at 0.5, 1.5, ... s."""
     picture, sound = flash_and_beep()
     return write_clip(media_dir / "events.mp4", picture=picture, sound=sound, frames=180)
+
+
+@pytest.fixture(scope="session")
+def packable(tmp_path_factory: pytest.TempPathFactory) -> list[Recording]:
+    """What is there to be packed."""
+    return various(tmp_path_factory.mktemp("various"))
+
+
+@pytest.fixture(scope="session")
+def packable_catalog(packable: list[Recording], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The catalog of `packable`."""
+    return catalogued(tmp_path_factory.mktemp("source") / "c.parquet", packable)
+
+
+@pytest.fixture(scope="session")
+def pack_folder(packable_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an undisturbed pack of `packable`, by two workers; read it, never write to it."""
+    out = tmp_path_factory.mktemp("whole") / "pack"
+    pack(packable_catalog, out, TINY, workers=2, progress=False)
+    return out
+
+
+@pytest.fixture
+def pack_here() -> Iterator[None]:
+    """Packs are made in this process."""
+    with in_this_process():
+        yield

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from media import tone, write_clip
+from nvidia.dali import fn, pipeline_def
 
 from coaug.models import get_method
 from coaug.pipelines.batch import Batch
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.index import index
 from coaug.pipelines.loader import AVLoader
+from coaug.pipelines.media import Deadline
+from coaug.pipelines.packed.jpegs import Images
+from coaug.pipelines.packed.pack import pack
+from coaug.pipelines.packed.settings import Packing
+from coaug.pipelines.packed.shards import Shards
 
 pytestmark = pytest.mark.gpu
 
@@ -45,6 +54,12 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "catalog.parquet"
 
 
+@pytest.fixture(scope="module")
+def packed(catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("packed")
+    return pack(catalog, folder, Packing(video="mjpeg", size=64), workers=1, progress=False).path
+
+
 def first(catalog: Path, config: DataConfig, **options: object) -> Batch:
     with AVLoader(catalog, config, batch_size=4, workers=2, **options) as loader:  # type: ignore[arg-type]
         return next(iter(loader))
@@ -61,6 +76,39 @@ def test_batches_agree_with_the_cpu(catalog: Path, decode: str) -> None:
     # NVDEC and swscale convert colour with different rounding; a wrong frame would differ by far more
     assert (gpu.video.cpu() - cpu.video).abs().mean() < (0.02 if decode == "host" else 0.1)
     assert (gpu.audio.cpu() - cpu.audio).abs().max() < 0.05  # 1 dB, at the floor
+
+
+def test_packed_mjpeg_agrees_with_the_cpu(packed: Path) -> None:
+    cpu = first(packed, CONFIG, decode="host")
+    with AVLoader(packed, CONFIG, batch_size=4, workers=2, device="cuda") as loader:
+        assert "packed mjpeg (4) as images in the graph" in loader.describe()
+        gpu = next(iter(loader))
+        assert not loader.state_dict()["distrusted"]  # nvJPEG took them all
+    assert gpu.video is not None and cpu.video is not None and bool(gpu.valid.all())
+    torch.testing.assert_close(gpu.video_pts.cpu(), cpu.video_pts)
+    # nvJPEG repeats chroma where the host interpolates it
+    assert (gpu.video.cpu() - cpu.video).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("hardware", [0.0, 1.0])
+def test_nvjpeg_reads_joined_jpegs_as_libjpeg_does(packed: Path, hardware: float) -> None:
+    """Frame by frame: a restart marker that was overlooked would spoil all that come after it."""
+    each = Catalog.open(packed)[0]
+    assert each.member is not None
+    media = Shards().media(each.path, each.member, Deadline(20.0))
+    images = media.images(np.linspace(each.start, each.end, 60))
+    assert isinstance(images, Images) and images.decoded == 60
+
+    @pipeline_def(batch_size=8, num_threads=2, device_id=0)  # type: ignore[untyped-decorator]
+    def decoded() -> Any:
+        jpeg = fn.external_source(lambda: [images.data] * 8)
+        return fn.decoders.image(jpeg, device="mixed", hw_decoder_load=hardware), fn.decoders.image(jpeg)
+
+    pipeline = decoded()
+    ours, theirs = pipeline.run()
+    for gpu, cpu in zip(ours.as_cpu(), theirs, strict=True):
+        apart = np.abs(np.asarray(gpu).astype(int) - np.asarray(cpu)).reshape(*images.shape)
+        assert apart.mean((1, 2, 3)).max() < 4
 
 
 def test_every_augmentation_agrees_with_the_cpu(catalog: Path) -> None:

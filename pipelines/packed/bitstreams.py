@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 
-from ..bitstream import avc_sequences, nal_units
+from ..bitstream import avc_sequences
 from ..disposable import ANYTHING, Use, uses
 from ..groups import invisible
 from ..media import MediaError
@@ -20,7 +20,7 @@ ANNEX_B = {
     "h264": "h264_mp4toannexb",
     "hevc": "hevc_mp4toannexb",
 }  # start codes, headers in the stream itself
-TOP = 2  # level of what nothing refers to
+KEYED, REFERRED, TOP = range(3)  # levels: key frames, what else is referred to, and the rest
 FOURCC = {**IVF, "av1": b"AV01"}
 PLAIN = {
     "h264": "h264",
@@ -57,19 +57,14 @@ def copied(packets: list[Any], stream: Any) -> tuple[str, bytes, dict[str, Any]]
         "video_pts": pts,
         "video_flags": flags,
     }
-    return suffix, data, columns | use_columns(used)
+    return suffix, data, columns | use_columns(used, [p.is_keyframe for p in packets])
 
 
-def use_columns(used: list[Use], levels: list[int] | None = None) -> dict[str, list[int]]:
-    """The index's columns of what each packet is good for; `levels` by that alone if None."""
+def use_columns(used: Sequence[Use], keys: Sequence[bool]) -> dict[str, list[int]]:
+    """The index's columns of what each packet is good for."""
     columns = {f"video_{name}": [getattr(use, name) for use in used] for name in Use._fields}
-    return {**columns, "video_level": levels or [0 if use.fills else TOP for use in used]}
-
-
-def h264_levels(packets: Iterable[bytes]) -> list[int]:
-    """By nal_ref_idc as x264 gives it: 0 for I- and P-frames, 1 for B-frames that others refer to, 2 for the rest."""
-    units = (nal_units(packet, b"", hevc=False) for packet in packets)
-    return [TOP - min(max(unit[0] >> 5 & 3 for unit in each if unit[0] & 31 <= 5), TOP) for each in units]
+    levels = [KEYED if key else REFERRED if use.fills else TOP for use, key in zip(used, keys, strict=True)]
+    return {**columns, "video_level": levels}
 
 
 def _annex_b(packets: list[Any], stream: Any, codec: str) -> list[bytes]:

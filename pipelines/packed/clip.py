@@ -110,9 +110,11 @@ class PackedMedia:
         spans = table.spans(seen, wanted, opening=True)
         if whole:
             spans = table.spans(seen, wanted, opening=True, since=int(spans[0].places[0]))
+        shows = np.zeros(len(table), bool)
+        shows[seen] = True
         for span in spans:
-            keys, shown = table.key[span.places].tolist(), np.isin(span.places, seen).tolist()
-            needed = referred(self.sample.uses(span.places), shown, keys)
+            keys = table.key[span.places].tolist()
+            needed = referred(self.sample.uses(span.places), shows[span.places].tolist(), keys)
             places = np.array(list(compress(span.places.tolist(), needed)))
             yield Run(self.packets(places), span.first, span.opening)
 

@@ -20,7 +20,10 @@ from ..packets import EPSILON
 from .video import VideoCodec
 
 PIECE = 60.0  # seconds that are read at a time
+# FFmpeg's usual rounding would make colours of other matrices than BT.601 two levels too dark
+FAITHFUL = Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 MARGIN = 0.5  # seconds of sound beyond either end, for what clips at the very end hear of it
+BLUR = 0.002  # seconds that a catalog's times of sound may be off: Matroska counts milliseconds
 
 
 def frames(container: Any, recording: Recording, deadline: Deadline) -> Iterator[Any]:
@@ -86,7 +89,7 @@ class Shaper:
             width,
             height,
             self.codec.pixels,
-            interpolation=Interpolation.BICUBIC,
+            interpolation=Interpolation.BICUBIC | FAITHFUL,
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=self.codec.range,
             threads=1,
@@ -124,7 +127,8 @@ def packets(container: Any, recording: Recording, deadline: Deadline) -> list[An
     if not found or any(p.pts is None for p in found):
         raise MediaError("some packets have no presentation time: they cannot be copied")
     key = found[0].pts
-    if key * stream.time_base <= recording.start + EPSILON:  # nobody sees what leads it, and it may not decode
+    if key * stream.time_base <= recording.start + EPSILON:
+        # nobody sees the pictures that lead the key frame, and they may not decode
         found = [p for p in found if p.pts >= key]
     return found
 
@@ -135,8 +139,8 @@ def sound(
     """(number of the first sample, mono sound in pieces) of the recording and of MARGIN beyond it."""
     assert recording.audio is not None
     rate, audio = audio_rate(container), recording.audio
-    begin = max(recording.start - MARGIN, audio.start)
-    end = min(recording.end + MARGIN, audio.start + audio.duration)
+    begin = max(recording.start - MARGIN, audio.start - BLUR * (audio.start > 0))
+    end = min(recording.end + MARGIN, audio.start + audio.duration + BLUR)
     first, last = math.floor(begin * rate), math.ceil(end * rate)
     step = int(PIECE * rate)
     places = [*range(first, last, step), last]

@@ -26,7 +26,7 @@ LISTS = {
     "video_size": np.int32,  # bytes
     "video_pts": np.int64,  # ticks of the source's time base
     "video_flags": np.uint8,
-    "video_level": np.uint8,  # 0: what others are built on; 2: nothing refers to it
+    "video_level": np.uint8,  # 0: a key frame; 1: others refer to it; 2: nothing does
     "video_fills": np.int16,  # `Use`: what may refer to what
     "video_reads": np.int16,
     "video_ends": np.int16,

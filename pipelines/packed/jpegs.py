@@ -5,6 +5,9 @@ ends what a JPEG's entropy decoder remembers (ITU-T T.81, F.1.1.5 and B.2.1), so
 restart intervals of a tall picture: nothing is decoded or encoded for it, and what comes out is frame after frame.
 
     SOI tables SOF(U·h, w) DRI(blocks of a frame) SOS | frame 0 | RST0 | frame 1 | RST1 | … | frame U-1 | EOI
+
+Luma is that of the frames, bit for bit; so is chroma, but where a decoder interpolates it (libjpeg does, nvJPEG does
+not as we use it) the first and the last row of a frame take a quarter of theirs from the neighbouring frame.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 IMAGES = "mjpeg images"  # among the codecs of a graph: packed MJPEG goes to it as images
-CODEC = "mjpeg"
+MJPEG = "mjpeg"
 TALLEST = 65500  # rows that libjpeg takes
 BLOCK = 16  # pixels of a side of what is coded together, with halved chroma
 SOF0, SOS, DRI, RST0 = 0xC0, 0xDA, 0xDD, 0xD0

@@ -14,8 +14,10 @@ def cheapest(
     instants: NDArray[np.float64],
     slack: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """For each of `instants` (n,) seconds a moment at most `slack` (n,) away, whose frame is of the lowest level there
-    is, and the nearest of those; the instant itself where its own frame is one.
+    """For each of `instants` (n,) seconds a moment at most `slack` (n,) away at which a frame of a lower level than its
+    own begins: of the lowest that there is, the nearest; else the instant itself.
+
+    Instants twice their slack apart never share a frame that is not on screen at both.
 
     Args:
         level: (packets,) how far a picture is from those that everything refers to.
@@ -24,20 +26,13 @@ def cheapest(
     places = places[np.argsort(table.pts[places], kind="stable")]
     pts = np.asarray(table.pts[places] * table.tick, np.float64)
     levels = level[places]
-    low, own, high = (
-        np.maximum(np.searchsorted(pts, at + EPSILON, side="right") - 1, 0)
-        for at in (instants - slack, instants, instants + slack)
-    )
+    own = np.maximum(np.searchsorted(pts, instants + EPSILON, side="right") - 1, 0)
+    low, high = (np.searchsorted(pts, at - EPSILON) for at in (instants - slack, instants + slack))
     chosen = instants.copy()
-    for n, (first, last) in enumerate(zip(low.tolist(), high.tolist(), strict=True)):
-        best = first + np.flatnonzero(levels[first : last + 1] == levels[first : last + 1].min())
-        if own[n] not in best:
-            chosen[n] = _nearest(pts, best, instants[n])
+    for n, (mine, first, end) in enumerate(zip(own.tolist(), low.tolist(), high.tolist(), strict=True)):
+        near = np.arange(first, end)
+        best = near[levels[near] < levels[mine]]
+        if len(best):
+            best = best[levels[best] == levels[best].min()]
+            chosen[n] = pts[best[np.abs(pts[best] - instants[n]).argmin()]]
     return chosen
-
-
-def _nearest(pts: NDArray[np.float64], frames: NDArray[np.intp], instant: float) -> float:
-    """The moment nearest to `instant` at which one of `frames` is on screen."""
-    ends = np.append(pts, np.inf)[frames + 1] - 2 * EPSILON
-    moments = np.clip(instant, pts[frames], np.maximum(ends, pts[frames]))
-    return float(moments[np.abs(moments - instant).argmin()])

@@ -7,6 +7,7 @@ recordings are all there is put together and checked. So a killed run goes on wh
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -19,13 +20,15 @@ import pyarrow.parquet as pq
 
 from .. import pool
 from ..catalog import Catalog, CatalogError
-from ..media import Deadline, MediaError
+from ..media import Deadline, MediaError, reason
 from ..probe import Reject
 from ..report import bar, show_rejects, write_rejects
+from ..table import replace
 from . import index, listing, shards
 from .sample import packed
-from .settings import Packing
+from .settings import NAME, Packing
 
+LEFT = re.compile(r"\..+\.(tar|arrow|json|parquet)\.\d+")  # what `table.replace` was filling
 WORK, JOURNAL = ".packing", "rejects.jsonl"
 CATALOG, REJECTED = "catalog.parquet", "rejects.parquet"
 DEADLINE = 120.0  # seconds for one recording, and SLOWER for each of its own
@@ -89,16 +92,29 @@ def pack(
         CatalogError: another pack is in `out`, not enough room on its disk, or nothing could be packed.
     """
     job = _Job(Catalog.open(catalog), Path(out).absolute(), packing)
-    job.work.mkdir(parents=True, exist_ok=True)
-    packing.save(job.out, job.catalog.fingerprint)
+    _begin(job)
     plan = layout(job.catalog, packing)
     if (job.out / CATALOG).exists():
         return _report(job)
+    job.work.mkdir(exist_ok=True)
     job.rejects = dict(_known_rejects(job.work / JOURNAL))
     count = workers or pool.cores()
     _tell(job, plan, count, progress)
     _pack_all(job, plan, count, progress)
     return _finish(job, plan)
+
+
+def _begin(job: _Job) -> None:
+    """Makes the folder this pack's own, and takes away what a killed run was writing."""
+    if not len(job.catalog) or job.catalog[0].member is not None:
+        raise CatalogError(f"{job.catalog.path}: nothing to pack, or packed already")
+    if (job.out / CATALOG).exists() and not (job.out / NAME).exists():
+        raise CatalogError(f"{job.out} holds a catalog that is no pack's: choose another folder")
+    job.out.mkdir(parents=True, exist_ok=True)
+    job.packing.save(job.out, job.catalog.fingerprint)
+    for path in job.out.iterdir():
+        if LEFT.fullmatch(path.name):
+            path.unlink()
 
 
 def layout(catalog: Catalog, packing: Packing) -> list[list[int]]:
@@ -115,15 +131,23 @@ def pack_row(argument: str) -> dict[str, Any]:
     path, folder, row = json.loads(argument)
     catalog, out = _opened(path), Path(folder)
     recording = catalog[row]
-    label = catalog.label_names[recording.label] if recording.label >= 0 else ""
+    names = catalog.label_names
+    label = names[recording.label] if 0 <= recording.label < len(names) else ""
     try:
         data, entry = packed(recording, label, _packing(folder), Deadline(_allowed(recording.duration)))
     except Exception as error:  # whatever a strange file sets off, it must not end the run
         known = isinstance(error, MediaError)
         return asdict(Reject(recording.path, str(error) if known else f"{type(error).__name__}: {error}"))
     tar, done = _parts(out / WORK, row)
-    tar.write_bytes(data)
-    index.write([entry], done)  # comes last: where it is, the recording is packed
+
+    def fill(name: str) -> None:
+        Path(name).write_bytes(data)
+
+    try:
+        replace(tar, fill)  # in one piece: a killed run's worker may be about to do the same
+        index.write([entry], done)  # comes last: where it is, the recording is packed
+    except OSError as error:  # a full disk is not the recording's fault
+        return {"stop": f"{out}: {reason(error)}"}
     return {}
 
 
@@ -150,9 +174,12 @@ def _tell(job: _Job, plan: Sequence[Sequence[int]], workers: int, progress: bool
         return
     durations = job.catalog.durations
     per_second = sum(_parts(job.work, row)[0].stat().st_size for row in done) / durations[done].sum()
-    need, free = float(durations[todo].sum() * per_second), shutil.disk_usage(job.out).free
+    left = [row for row in todo if not _settled(job, row)]
+    # a shard lies there twice while it is put together
+    shard = max(durations[rows].sum() for number, rows in enumerate(plan) if not _complete(job, number))
+    need, free = float((durations[left].sum() + shard) * per_second), shutil.disk_usage(job.out).free
     if progress:
-        print(f"{len(todo)} recordings: about {_gib(need)}; {_gib(free)} free on the disk of {job.out}")
+        print(f"{len(left)} more recordings: about {_gib(need)}; {_gib(free)} free on the disk of {job.out}")
     if ROOM * need > free:
         raise CatalogError(
             f"{job.out}: about {_gib(need)} will be needed, {_gib(free)} are free; free some, "
@@ -196,6 +223,8 @@ def _results(job: _Job, rows: Sequence[int], workers: int) -> Iterator[tuple[int
             result = asdict(Reject(job.catalog[row].path, "took too long"))
         elif isinstance(result, pool.Crashed):
             result = asdict(Reject(job.catalog[row].path, "crashed the decoder"))
+        if "stop" in result:
+            raise CatalogError(f"{result['stop']}; start again when that is put right")
         if result:
             job.rejects[row] = Reject(**result)
             with (job.work / JOURNAL).open("a") as journal:
@@ -233,15 +262,15 @@ def _assemble(job: _Job, number: int, rows: Sequence[int]) -> None:
 def _finish(job: _Job, plan: Sequence[Sequence[int]]) -> PackReport:
     there = [job.out / shards.tar_name(n) for n in range(len(plan)) if _complete(job, n)]
     rejects = sorted(job.rejects.values(), key=lambda reject: (reject.path, reject.reason))
+    write_rejects(rejects, job.out / REJECTED)
     if not there:
         raise CatalogError(f"{job.out}: nothing could be packed; the first reason: {rejects[0].reason}")
-    write_rejects(rejects, job.out / REJECTED)
     listing.write(job.catalog, there, job.out / CATALOG)  # comes last: where it is, the pack is complete
     return _report(job)
 
 
 def _report(job: _Job) -> PackReport:
-    shutil.rmtree(job.work)
+    shutil.rmtree(job.work, ignore_errors=True)
     table = pq.read_table(job.out / REJECTED).to_pylist()
     sizes = [path.stat().st_size for path in job.out.glob("*.tar")]
     path = job.out / CATALOG

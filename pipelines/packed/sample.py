@@ -23,6 +23,7 @@ from .settings import Packing
 from .verify import verify
 from .video import VIDEO, Coded, VideoCodec, encoded
 
+MISSING = 1.0  # seconds without pictures at the end of a recording: its file was cut off since it was indexed
 LIMIT = 2**31 - 1  # bytes of a sample: the index counts in 32 bits
 
 
@@ -92,6 +93,8 @@ def _picture(
     parts.row |= {"video_num": base.numerator, "video_den": base.denominator}
     shown = np.array(columns["video_flags"]) & SHOWN > 0
     pts = np.sort(np.array(columns["video_pts"])[shown]) * float(base)
+    if not recording.video.vfr and pts[-1] < recording.end - MISSING:
+        raise MediaError(f"pictures end at {pts[-1]:.1f} s, the recording at {recording.end:.1f} s: index again")
     named = {"codec": columns["video_codec"], "width": size[0], "height": size[1]}
     parts.told["video"] = {"member": suffix, **named, "pts": pts.tolist()}
 
@@ -126,13 +129,15 @@ def _encoded(
 
 
 def _use_columns(coded: list[Coded], codec: VideoCodec) -> dict[str, list[int]]:
-    if codec.name != "h264":
-        return bitstreams.use_columns([REFERENCE] * len(coded))
-    used = RULES[codec.name]([memoryview(packet.data) for packet in coded], b"")
-    return bitstreams.use_columns(used, bitstreams.h264_levels(packet.data for packet in coded))
+    rule, used = RULES.get(codec.name), [REFERENCE] * len(coded)
+    if rule is not None:
+        used = rule([memoryview(packet.data) for packet in coded], b"")
+    return bitstreams.use_columns(used, [packet.key for packet in coded])
 
 
 def _sound(container: Any, recording: Recording, packing: Packing, deadline: Deadline, parts: Parts) -> None:
+    if stream_of(container, "audio") is None:
+        raise MediaError("the sound that was catalogued is gone")
     rate = audio_rate(container)
     first, pieces = extract.sound(container, recording, deadline)
 

@@ -24,7 +24,7 @@ class Packing:
 
     Attributes:
         video: a name from `VIDEO`: "layered", "h264", "mjpeg", or "copy", which leaves the packets as they are.
-        size: pixels: the shorter side of every picture, or (width, height) of all of them. Never made larger.
+        size: pixels: the shorter side of every picture, which is never made larger, or (width, height) of all of them.
         keyint: frames from one key frame to the next.
         quality: of the codec's own scale, less is better; None: the codec's default.
         audio: a name from `AUDIO`: "flac" or "pcm".
@@ -47,6 +47,9 @@ class Packing:
             raise CatalogError(f"--size {self.text}: sides must be multiples of {STEP} pixels")
         if self.keyint < 1 or self.samples < 1:
             raise CatalogError("--keyint and --samples must be at least 1")
+        codec = VIDEO[self.video]
+        if codec and self.quality is not None and not 1 <= self.quality <= codec.worst:
+            raise CatalogError(f"--quality {self.quality}: 1 to {codec.worst} for {self.video}")
 
     @property
     def text(self) -> str:
@@ -60,7 +63,7 @@ class Packing:
         width, height = video.upright
         if isinstance(self.size, int):
             shrink = min(self.size / min(width, height), 1.0)
-            return _multiple(width * shrink), _multiple(height * shrink)
+            return _multiple(width * shrink, width), _multiple(height * shrink, height)
         return self.size
 
     def save(self, folder: Path, catalog: str) -> None:
@@ -78,6 +81,7 @@ class Packing:
                 raise CatalogError(
                     f"{folder} holds another pack ({was}): choose another folder, or delete it"
                 )
+            return
 
         def fill(name: str) -> None:
             Path(name).write_text(json.dumps(mine, indent=1))
@@ -105,8 +109,8 @@ def size_of(text: str) -> int | tuple[int, int]:
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
-def _multiple(side: float) -> int:
-    return max(STEP, STEP * math.floor(side / STEP + 0.5))
+def _multiple(side: float, most: int) -> int:
+    return STEP * max(1, min(math.floor(side / STEP + 0.5), most // STEP))
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -19,11 +19,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from ..media import MediaError, reason
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _File:
@@ -46,20 +49,24 @@ class _File:
         return self
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
+def _explained(function: Callable[P, T]) -> Callable[P, T]:
     """Make a MediaError of whatever goes wrong: fsspec's file systems raise what they like."""
-    try:
-        yield
-    except MediaError:
-        raise
-    except FileNotFoundError:
-        raise MediaError("no such file: put it where the catalog says, or make a new catalog") from None
-    except ImportError as error:
-        raise MediaError(f"a package for addresses of this kind is missing: {reason(error)}") from None
-    except Exception as error:
-        said = " ".join(reason(error).split())[:200]
-        raise MediaError(f"cannot be read; check disk, network and permissions: {said}") from None
+
+    @wraps(function)
+    def explained(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except MediaError:
+            raise
+        except FileNotFoundError:
+            raise MediaError("no such file: put it where the catalog says, or make a new catalog") from None
+        except ImportError as error:
+            raise MediaError(f"a package for addresses of this kind is missing: {reason(error)}") from None
+        except Exception as error:
+            said = " ".join(reason(error).split())[:200]
+            raise MediaError(f"cannot be read; check disk, network and permissions: {said}") from None
+
+    return explained
 
 
 @dataclass
@@ -89,7 +96,7 @@ class Store:
         self._queue: deque[str] = deque()
         self._seen: dict[str, tuple[int, ...]] = {}
 
-    @_explained()
+    @_explained
     def read(self, path: str, begin: int, size: int) -> bytes:
         """The bytes [begin, begin + size) of a shard.
 
@@ -106,7 +113,7 @@ class Store:
             raise MediaError(f"ends before byte {begin + size}: copy the shard here again, or pack it again")
         return data
 
-    @_explained()
+    @_explained
     def local(self, path: str) -> Path:
         """Where a small file (an index) can be opened: a copy that stays in the cache, or `path` if that is no URL.
 

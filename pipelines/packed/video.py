@@ -2,10 +2,10 @@
 
 h264      a key frame every `keyint` frames, no B-frames, made to be decoded fast (no arithmetic coding, no
           deblocking): a picture costs half of what JPEG costs
-layered   seven B-frames in a row, of which the middle one alone is referred to, in open groups: of every eight
-          frames six can be left out one by one, so that fast clips decode what they show
+layered   seven B-frames in a row that nothing refers to, in open groups: of every eight frames seven can be left
+          out one by one, so that clips decode little besides what they show
 mjpeg     every frame by itself, with tables that are the same for all, so that the graph decodes a clip's frames as
-          one image, on a GPU by nvJPEG (`jpegs.py`); tables made for each frame would save a tenth of the bytes
+          one image, on a GPU by nvJPEG (`jpegs.py`); tables made for each frame would save a sixth of the bytes
 copy      the recording's own packets
 """
 
@@ -40,13 +40,21 @@ class VideoCodec:
         """FFmpeg's name for what 8 bits mean."""
         return ColorRange.JPEG if self.pixels.startswith("yuvj") else ColorRange.MPEG
 
+    @property
+    def worst(self) -> int:
+        """The end of the scale of quality; it begins at 1 (0 is lossless H.264, which hardware does not decode)."""
+        return 31 if self.name == "mjpeg" else 51
+
 
 FAST = {"preset": "veryfast", "tune": "fastdecode"}
-H264 = VideoCodec("libx264", "h264", "h264", "yuv420p", 23, ("crf",), {**FAST, "bf": "0"})
+EQUAL = "mbtree=0"  # x264's is not the same twice: with AVX-512 it reads what it has not written
+H264 = VideoCodec(
+    "libx264", "h264", "h264", "yuv420p", 21, ("crf",), {**FAST, "bf": "0", "x264-params": EQUAL}
+)
 # B-frames at fixed places, open groups: every eighth frame by display order is a P- or an I-frame
-PYRAMID = "b-adapt=0:b-pyramid=normal:open-gop=1:weightp=0"
+FIXED = f"{EQUAL}:b-adapt=0:b-pyramid=none:open-gop=1:weightp=0"
 LAYERED = VideoCodec(
-    "libx264", "h264", "h264", "yuv420p", 23, ("crf",), {**FAST, "bf": "7", "x264-params": PYRAMID}
+    "libx264", "h264", "h264", "yuv420p", 21, ("crf",), {**FAST, "bf": "7", "x264-params": FIXED}
 )
 MJPEG = VideoCodec("mjpeg", "mjpeg", "mjpeg", "yuvj420p", 4, ("qmin", "qmax"), {"huffman": "default"})
 VIDEO: dict[str, VideoCodec | None] = {"h264": H264, "layered": LAYERED, "mjpeg": MJPEG, "copy": None}
