@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from avid_loader import AvidLoader
 from films import made
-from packed_stages import Graph, Stage
+from packed_stages import Graph, Stage, settle
 from rich.console import Console
 from rich.table import Table
 from source import Row, measured, report, row
@@ -126,6 +126,7 @@ class Loaded:
     def __call__(self) -> None:
         if not next(self.batches).valid.all():
             raise SystemExit(f"{self.loader.catalog}: a sample could not be read")
+        settle()
 
     def _batches(self) -> Iterator[Any]:
         while True:

@@ -24,7 +24,7 @@ from coaug.pipelines.packed.settings import Packing
 from coaug.pipelines.packed.shards import Shards
 
 Members = dict[str, bytes]  # suffix -> content
-TINY = Packing(size=32, keyint=4, samples=2)
+TINY = Packing("h264", 32, keyint=4, samples=2)
 LABELS = ["cat", "dog"]
 SHAPES = [(64, 48), (48, 64), (64, 48), (64, 48), (48, 64)]  # of films, in turn
 

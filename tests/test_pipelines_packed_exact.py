@@ -150,10 +150,7 @@ def test_presentation_times_are_the_sources(pack_of: Any, how: str, name: str, p
     first = int(np.searchsorted(one.pts, one.times[0] - 1e-6)) if how == "copy" else 0
     seen = slice(first, first + len(one.times) if how == "copy" else None)
     np.testing.assert_allclose(one.pts[seen], one.times, atol=1e-9)
-    if how == "copy":
-        assert np.array_equal(one.pictures[seen], one.source)
-    else:  # the same film, as far as a small picture can tell
-        assert one.pictures.shape[0] == one.source.shape[0]
+    assert how != "copy" or np.array_equal(one.pictures[seen], one.source)
 
 
 def test_the_films_hold_what_they_are_to_test(films: dict[str, Path], pack_of: Any) -> None:

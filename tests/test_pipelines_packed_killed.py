@@ -21,7 +21,7 @@ from coaug.pipelines.packed import index
 from coaug.pipelines.packed import pack as module
 
 COMMAND = [sys.executable, "-m", "coaug.cli", "pack"]
-OPTIONS = ["--size", "32", "--keyint", "4", "--samples", "2", "--workers", "2"]
+OPTIONS = ["--video", "h264", "--size", "32", "--keyint", "4", "--samples", "2", "--workers", "2"]
 
 
 @pytest.mark.parametrize("parts", [2, 8])
@@ -46,9 +46,7 @@ def test_a_run_that_was_killed_goes_on(
 DYING = """
 import os, signal, sys
 from pathlib import Path
-from packs import in_this_process
-from coaug.pipelines.packed.pack import pack
-from coaug.pipelines.packed.settings import Packing
+from packs import in_this_process, quick
 left = int(sys.argv[3])
 def dying(before):
     def call(*arguments, **named):
@@ -60,7 +58,7 @@ def dying(before):
     return call
 os.replace, Path.unlink, os.fsync = dying(os.replace), dying(Path.unlink), dying(os.fsync)
 with in_this_process():
-    pack(sys.argv[1], sys.argv[2], Packing(size=32, keyint=4, samples=2), workers=1, progress=False)
+    quick(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 
 

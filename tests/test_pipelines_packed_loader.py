@@ -61,7 +61,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 
 @pytest.fixture(scope="module")
 def shards(raw: Catalog, packed: Pack) -> Catalog:
-    return packed(raw, Packing(size=48, samples=SHARD))
+    return packed(raw, Packing("h264", 48, samples=SHARD))
 
 
 def loader(catalog: Catalog, **options: Any) -> AVLoader:

@@ -201,7 +201,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         ({"audio": "mp3"}, "--audio mp3: one of flac, pcm"),
         ({"keyint": 0}, "--keyint"),
         ({"samples": 0}, "--samples"),
-        ({"quality": 0}, "--quality 0: 1 to 51 for h264"),
+        ({"quality": 0, "video": "h264"}, "--quality 0: 1 to 51 for h264"),
         ({"quality": 52, "video": "layered"}, "--quality 52"),
         ({"quality": 32, "video": "mjpeg"}, "--quality 32: 1 to 31 for mjpeg"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from catalogs import recording
 from media import write_clip
 from packs import LABELS, TINY, catalogued, contents, members, opened, quick, told
 
 from coaug.pipelines.catalog import Catalog, CatalogError, Recording
-from coaug.pipelines.media import MediaError
+from coaug.pipelines.media import Deadline, MediaError
 from coaug.pipelines.packed import index, sample, shards
 from coaug.pipelines.packed.pack import layout
+from coaug.pipelines.packed.settings import Packing
 
 
 def test_the_catalog_of_a_pack_is_that_of_the_files(packable_catalog: Path, pack_folder: Path) -> None:
@@ -82,9 +85,6 @@ def test_workers_change_nothing(packable_catalog: Path, pack_folder: Path, tmp_p
 @pytest.mark.usefixtures("pack_here")
 def test_a_bad_file_is_a_row_of_the_rejects(packable: list[Recording], tmp_path: Path) -> None:
     names = ["vanished.mp4", "truncated.mp4", "garbage.mp4", "mute.mp4"]
-    long = write_clip(tmp_path / "long.mkv", size=(64, 48), frames=90)
-    half = replace(recording(long.path), path=str(tmp_path / "half.mkv"))
-    (tmp_path / "half.mkv").write_bytes(long.path.read_bytes()[: long.path.stat().st_size // 2])
     for name in names:
         shutil.copy(packable[0].path, tmp_path / name)
     rows = [
@@ -116,6 +116,15 @@ def test_a_bad_file_is_a_row_of_the_rejects(packable: list[Recording], tmp_path:
     ]
     for row in packed:
         assert opened(Path(row.path), row.member or 0).sample.row["id"] == row.id
+
+
+@pytest.mark.parametrize("how", ["h264", "copy"])
+def test_a_film_that_was_cut_off_since_it_was_indexed_is_bad(tmp_path: Path, how: str) -> None:
+    """Also where FFmpeg plays what is left."""
+    film = recording(write_clip(tmp_path / "x.mkv", size=(64, 48), frames=90, gop=6).path)
+    os.truncate(film.path, os.path.getsize(film.path) // 2)
+    with pytest.raises(MediaError, match=r"pictures end at 1\.\d s, the recording at 3\.0 s"):
+        sample.packed(film, "", Packing(how, 32), Deadline(60.0))
 
 
 @pytest.mark.usefixtures("pack_here")

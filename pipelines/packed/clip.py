@@ -25,6 +25,8 @@ from .index import Sample
 from .jpegs import Images, joined
 from .near import cheapest
 
+DECODERS = {"av1": "libdav1d"}  # FFmpeg's own AV1 decoder needs a GPU
+DEMUXERS = {"mpeg1video": "mpegvideo", "mpeg2video": "mpegvideo"}  # others' names are their suffixes
 APART = 1 << 15  # bytes between two packets that are read rather than left out
 
 
@@ -92,7 +94,7 @@ class PackedMedia:
         row = self.sample.row
         if not row[f"{side}_codec"]:
             raise MediaError("the picture that was catalogued is gone: pack again")
-        codec: Any = av.CodecContext.create(row[f"{side}_codec"], "r")
+        codec: Any = av.CodecContext.create(DECODERS.get(row[f"{side}_codec"], row[f"{side}_codec"]), "r")
         codec.thread_count = 1
         if row[f"{side}_extradata"]:
             codec.extradata = row[f"{side}_extradata"]
@@ -125,7 +127,7 @@ class PackedMedia:
         times, keys = lists["video_pts"][places].tolist(), self.sample.pictures.key[places].tolist()
         packets = []
         for each, time, key in zip(data, times, keys, strict=True):
-            packet: Any = av.Packet(each)
+            packet = _packet(each)
             packet.pts, packet.is_keyframe = time, key
             packets.append(packet)
         return packets
@@ -156,7 +158,7 @@ class PackedMedia:
         try:
             for position, data in zip(at, parts, strict=True):
                 self.deadline.check()
-                for frame in codec.decode(av.Packet(data)):
+                for frame in codec.decode(_packet(data)):
                     yield position, mono(frame)
         except (av.FFmpegError, ValueError) as error:
             raise MediaError(f"audio does not decode: {reason(error)}") from None
@@ -170,9 +172,20 @@ class PackedMedia:
         return low, np.frombuffer(data, "<i2") * np.float32(1 / FULL_SCALE)
 
 
+def _packet(data: memoryview) -> Any:
+    """In memory of its own: decoders read on beyond a packet's end, where FFmpeg wants zeros."""
+    packet: Any = av.Packet(len(data))
+    packet.update(data)
+    return packet
+
+
 def _template(codec: Any, packet: Any) -> Any:
     """A stream with the headers that its first key frame carries."""
-    head = ivf_header(FOURCC[codec.name], codec.width, codec.height, 1) if codec.name in FOURCC else b""
-    data = head and head + struct.pack("<IQ", packet.size, 0)
-    container = av.open(io.BytesIO(data + bytes(packet)), format="ivf" if head else PLAIN[codec.name])
+    name, head = codec.codec.canonical_name, b""
+    if name == "mpeg4":
+        head = bytes(codec.extradata or b"")
+    if name in FOURCC:
+        head = ivf_header(FOURCC[name], codec.width, codec.height, 1) + struct.pack("<IQ", packet.size, 0)
+    demuxer = "ivf" if name in FOURCC else DEMUXERS.get(name, PLAIN[name])
+    container = av.open(io.BytesIO(head + bytes(packet)), format=demuxer)
     return container.streams.video[0]

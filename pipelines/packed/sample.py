@@ -94,7 +94,9 @@ def _picture(
     shown = np.array(columns["video_flags"]) & SHOWN > 0
     pts = np.sort(np.array(columns["video_pts"])[shown]) * float(base)
     if not recording.video.vfr and pts[-1] < recording.end - MISSING:
-        raise MediaError(f"pictures end at {pts[-1]:.1f} s, the recording at {recording.end:.1f} s: index again")
+        raise MediaError(
+            f"pictures end at {pts[-1]:.1f} s, the recording at {recording.end:.1f} s: index again"
+        )
     named = {"codec": columns["video_codec"], "width": size[0], "height": size[1]}
     parts.told["video"] = {"member": suffix, **named, "pts": pts.tolist()}
 
