@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import random
 import statistics
@@ -66,6 +67,7 @@ SPEEDS = (1, 2, 4, 8)
 
 def main() -> None:
     options = arguments()
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # two threads of one core slow each other down
     torch.set_num_threads(1)
     threadpool_limits(1)
     keep_memory()  # as worker processes do

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterator
-from itertools import compress
+from itertools import islice
 from typing import Any
 
 import av
@@ -114,11 +114,18 @@ class PackedMedia:
             spans = table.spans(seen, wanted, opening=True, since=int(spans[0].places[0]))
         shows = np.zeros(len(table), bool)
         shows[seen] = True
-        for span in spans:
-            keys = table.key[span.places].tolist()
-            needed = referred(self.sample.uses(span.places), shows[span.places].tolist(), keys)
-            places = np.array(list(compress(span.places.tolist(), needed)))
-            yield Run(self.packets(places), span.first, span.opening)
+        left = [self._left(span.places, shows) for span in spans]
+        packets = iter(self.packets(np.concatenate(left)))
+        for span, places in zip(spans, left, strict=True):
+            yield Run(list(islice(packets, len(places))), span.first, span.opening)
+
+    def _left(self, places: Places, shows: NDArray[np.bool_]) -> Places:
+        """Those of `places` that a decoder needs, see `referred`."""
+        needed = shows[places] | (self.sample.lists["video_fills"][places] > 0)
+        if not self.sample.simple:
+            keys = self.sample.pictures.key[places].tolist()
+            needed = np.array(referred(self.sample.uses(places), shows[places].tolist(), keys))
+        return np.asarray(places[needed])
 
     def packets(self, places: Places) -> list[Any]:
         """The packets of the pictures at `places`, ascending."""

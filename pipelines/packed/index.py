@@ -92,6 +92,16 @@ class Sample:
         tick = self.row["video_num"] / self.row["video_den"]
         return PacketTable(self.lists["video_pts"], flags & KEY > 0, flags & SHOWN > 0, tick)
 
+    @cached_property
+    def simple(self) -> bool:
+        """Whether a packet is of use to all later ones or to none, as in H.264, and key frames are to all."""
+        fills, reads = self.lists["video_fills"], self.lists["video_reads"]
+        return bool(
+            (reads == 1).all()
+            and (fills[self.pictures.key] == 1).all()
+            and not self.lists["video_ends"].any()
+        )
+
     def uses(self, places: NDArray[np.intp]) -> list[Use]:
         """What the packets at `places` are good for."""
         columns = [self.lists[f"video_{name}"][places].tolist() for name in Use._fields]
