@@ -16,7 +16,7 @@ from packs import LABELS, TINY, catalogued, contents, members, opened, quick, to
 
 from coaug.pipelines.catalog import Catalog, CatalogError, Recording
 from coaug.pipelines.media import Deadline, MediaError
-from coaug.pipelines.packed import index, sample, shards
+from coaug.pipelines.packed import index, pack, sample, shards
 from coaug.pipelines.packed.pack import layout
 from coaug.pipelines.packed.settings import Packing
 
@@ -217,3 +217,10 @@ def test_damage_on_disk_is_noticed(pack_folder: Path, tmp_path: Path, damage: st
     tar.write_bytes(data)
     with tar.open("rb") as shard, pytest.raises(MediaError, match="damaged on disk"):
         shards.check(shard, rows)
+
+
+def test_one_run_at_a_time(packable_catalog: Path, tmp_path: Path, pack_here: None) -> None:
+    Packing.save(TINY, tmp_path, Catalog.open(packable_catalog).fingerprint)
+    with pack._alone(tmp_path), pytest.raises(CatalogError, match="another `coaug pack` is at work"):
+        quick(packable_catalog, tmp_path)
+    assert quick(packable_catalog, tmp_path).recordings

@@ -6,11 +6,13 @@ recordings are all there is put together and checked. So a killed run goes on wh
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -93,26 +95,43 @@ def pack(
     """
     job = _Job(Catalog.open(catalog), Path(out).absolute(), packing)
     _begin(job)
-    plan = layout(job.catalog, packing)
-    if (job.out / CATALOG).exists():
-        return _report(job)
-    job.work.mkdir(exist_ok=True)
-    job.rejects = dict(_known_rejects(job.work / JOURNAL))
-    count = workers or pool.cores()
-    _tell(job, plan, count, progress)
-    _pack_all(job, plan, count, progress)
-    return _finish(job, plan)
+    with _alone(job.out):
+        _tidy(job.out)
+        plan = layout(job.catalog, packing)
+        if (job.out / CATALOG).exists():
+            return _report(job)
+        job.work.mkdir(exist_ok=True)
+        job.rejects = dict(_known_rejects(job.work / JOURNAL))
+        count = workers or pool.cores()
+        _tell(job, plan, count, progress)
+        _pack_all(job, plan, count, progress)
+        return _finish(job, plan)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keeps other runs out of the folder; the kernel lets go however this one ends."""
+    with (out / NAME).open() as settings:
+        try:
+            fcntl.flock(settings, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CatalogError(f"{out}: another `coaug pack` is at work there") from None
+        yield
 
 
 def _begin(job: _Job) -> None:
-    """Makes the folder this pack's own, and takes away what a killed run was writing."""
+    """Makes the folder this pack's own."""
     if not len(job.catalog) or job.catalog[0].member is not None:
         raise CatalogError(f"{job.catalog.path}: nothing to pack, or packed already")
     if (job.out / CATALOG).exists() and not (job.out / NAME).exists():
         raise CatalogError(f"{job.out} holds a catalog that is no pack's: choose another folder")
     job.out.mkdir(parents=True, exist_ok=True)
     job.packing.save(job.out, job.catalog.fingerprint)
-    for path in job.out.iterdir():
+
+
+def _tidy(out: Path) -> None:
+    """Takes away what a killed run was writing."""
+    for path in out.iterdir():
         if LEFT.fullmatch(path.name):
             path.unlink()
 
