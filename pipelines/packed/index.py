@@ -142,7 +142,7 @@ class ShardIndex:
 def _map(path: Path) -> pa.Table:
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        return table.select(SCHEMA.names).cast(SCHEMA)
+        return table if table.schema.equals(SCHEMA) else table.select(SCHEMA.names).cast(SCHEMA)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError, OSError) as error:
         words = " ".join(str(error).split())[:120]
         raise MediaError(f"{path.name} is no index of a shard ({words}): pack again") from None

@@ -18,7 +18,7 @@ from .index import ShardIndex
 from .members import END
 from .store import Store
 
-OPEN = 128  # indexes that a process keeps mapped
+OPEN = 1024  # indexes that a process keeps mapped: 20 KB of objects each
 
 
 def tar_name(number: int) -> str:
