@@ -224,3 +224,19 @@ def test_one_run_at_a_time(packable_catalog: Path, tmp_path: Path, pack_here: No
     with pack._alone(tmp_path), pytest.raises(CatalogError, match="another `coaug pack` is at work"):
         quick(packable_catalog, tmp_path)
     assert quick(packable_catalog, tmp_path).recordings
+
+
+def test_damage_to_an_index_raises_at_worst(pack_folder: Path, tmp_path: Path) -> None:
+    """Arrow itself ends the process where the offsets of a text lead beyond its end."""
+    whole, refused = (pack_folder / "00000.arrow").read_bytes(), 0
+    for place in range(0, len(whole), max(1, len(whole) // 500)):
+        path = tmp_path / "0.arrow"
+        path.write_bytes(whole[:place] + b"\xff" * 8 + whole[place + 8 :])
+        try:
+            found = index.ShardIndex(path)
+            for number in range(len(found)):
+                assert found[number].pictures.tick is not None
+        except (MediaError, ZeroDivisionError):
+            refused += 1
+        path.unlink()  # a mapped file must not be written to
+    assert refused > 10

@@ -5,7 +5,8 @@ One Arrow IPC file beside each tar file. A row is a sample, in the order of the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,10 +114,11 @@ class ShardIndex:
 
     def __init__(self, path: Path) -> None:
         table = _map(path)
-        self._arrays = {name: _one(table, name) for name in SCHEMA.names}
-        self._numbers = {name: _values(self._arrays[name], kind) for name, kind in NUMBERS.items()}
-        self._lists = {name: _list(self._arrays[name], kind) for name, kind in LISTS.items()}
         self.length: int = table.num_rows
+        with _undamaged():
+            self._arrays = {name: _one(table, name) for name in SCHEMA.names}
+            self._numbers = {name: _values(self._arrays[name], kind) for name, kind in NUMBERS.items()}
+            self._lists = {name: _list(self._arrays[name], kind) for name, kind in LISTS.items()}
 
     def __len__(self) -> int:
         return self.length
@@ -131,7 +133,8 @@ class ShardIndex:
         if not 0 <= number < self.length:
             raise MediaError(f"the shard's index has no row {number}: pack again")
         row: dict[str, Any] = {name: values[number].item() for name, values in self._numbers.items()}
-        row |= {name: self._arrays[name][number].as_py() for name in TEXTS + BYTES}
+        with _undamaged():
+            row |= {name: self._arrays[name][number].as_py() for name in TEXTS + BYTES}
         lists = {
             name: values[offsets[number] : offsets[number + 1]]
             for name, (offsets, values) in self._lists.items()
@@ -139,11 +142,21 @@ class ShardIndex:
         return Sample(row, lists)
 
 
+@contextmanager
+def _undamaged() -> Iterator[None]:
+    """Makes a MediaError of numbers and texts that cannot be."""
+    try:
+        yield
+    except ValueError as error:
+        raise MediaError(f"the shard's index is damaged ({error}): pack again") from None
+
+
 def _map(path: Path) -> pa.Table:
     try:
         table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        table.validate(full=True)  # Arrow crashes on offsets that lead nowhere
         return table if table.schema.equals(SCHEMA) else table.select(SCHEMA.names).cast(SCHEMA)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError, OSError) as error:
+    except (ValueError, NotImplementedError, KeyError, OSError) as error:  # Arrow's own are among these
         words = " ".join(str(error).split())[:120]
         raise MediaError(f"{path.name} is no index of a shard ({words}): pack again") from None
 
