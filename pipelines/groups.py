@@ -62,11 +62,13 @@ def needed(
     deadline: Deadline,
     *,
     back: float | None = None,
+    every: bool = False,
 ) -> list[Run]:
     """The runs that show `instants` (n,) seconds, ascending; between runs a decoder must be flushed.
 
     Args:
         back: one run with everything, of use or not, from so many seconds before the first picture to the last one.
+        every: also the pictures that are shown between but decoded after the last one; needs `back`.
 
     Raises:
         av.FFmpegError, OSError, ValueError: the packets cannot be read.
@@ -75,7 +77,12 @@ def needed(
     instants = np.maximum(instants, float((stream.start_time or 0) * stream.time_base))
     segments = _Reader(container, stream, deadline).segments(instants, back)
     codec = stream.codec_context
-    return [run for segment in segments if segment.packets for run in _runs(segment, codec, back is not None)]
+    return [
+        run
+        for segment in segments
+        if segment.packets
+        for run in _runs(segment, codec, back is not None, every)
+    ]
 
 
 def table(packets: list[Any], codec: str, tick: float) -> PacketTable:
@@ -93,13 +100,15 @@ def invisible(packet: Any, codec: str) -> bool:
     return codec == "vp8" and not memoryview(packet)[0] >> 4 & 1
 
 
-def _runs(segment: _Segment, codec: Any, whole: bool) -> list[Run]:
+def _runs(segment: _Segment, codec: Any, whole: bool, every: bool) -> list[Run]:
     packets, instants = segment.packets, segment.instants
     if any(p.pts is None for p in packets):  # nobody can tell which pictures these are
         return [Run(packets, float(instants[0]), segment.opening)]
     known = table(packets, codec.name, float(packets[0].time_base))
     wanted, seen = known.on_screen(instants), np.full(len(packets), whole)
     seen[wanted] = True
+    if every:
+        wanted = np.flatnonzero(known.pts <= known.pts[wanted].max())
     runs = []
     since = 0 if whole else None
     for span in known.spans(wanted, instants, opening=segment.opening, since=since):

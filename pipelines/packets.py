@@ -63,16 +63,14 @@ class PacketTable:
         """
         keys = np.flatnonzero(self.key)
         group = keys[np.maximum(np.searchsorted(self.pts[keys], self.pts[seen], side="right") - 1, 0)]
-        spans, runs = [], _merged(group, seen)
-        if since is not None:  # a picture may be decoded after one that is shown later
-            runs = [(since, int(np.flatnonzero(self.pts <= self.pts[seen].max())[-1]))]
-        for key, last in runs:
+        spans = []
+        for key, last in [(since, int(seen.max()))] if since is not None else _merged(group, seen):
             alone, places = opening and key == 0, np.arange(key, last + 1)
-            if (
-                not alone
-            ):  # leading pictures refer to the group before; at a stream's start they are all there is
+            # leading pictures refer to the group before; at a stream's start they are all there is
+            if not alone:
                 places = places[self.pts[key : last + 1] >= self.pts[key]]
-            spans.append(Span(places, float(instants[group >= key][0]), alone))
+            first = instants[0] if since is not None else instants[group >= key][0]
+            spans.append(Span(places, float(first), alone))
         return spans
 
 

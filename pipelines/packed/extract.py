@@ -60,7 +60,7 @@ def _from(container: Any, stream: Any, instants: NDArray[np.float64], deadline: 
     for back in (0.0, 2.0, np.inf):
         begun = False
         try:
-            for frame in decoder.frames(needed(container, stream, instants, deadline, back=back)):
+            for frame in decoder.frames(needed(container, stream, instants, deadline, back=back, every=True)):
                 begun = True
                 yield frame
         except Late:
@@ -120,7 +120,9 @@ def packets(container: Any, recording: Recording, deadline: Deadline) -> list[An
     stream = _picture(container)
     ends = np.array([recording.start, recording.end - 2 * EPSILON])
     try:
-        found = [p for run in needed(container, stream, ends, deadline, back=0.0) for p in run.packets]
+        found = [
+            p for run in needed(container, stream, ends, deadline, back=0.0, every=True) for p in run.packets
+        ]
     except (av.FFmpegError, OSError, ValueError) as error:
         deadline.check()
         raise MediaError(f"packets cannot be read: {reason(error)}") from None
