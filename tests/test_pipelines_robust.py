@@ -241,7 +241,9 @@ def test_a_deadline_of_nothing_fails_everything_and_hangs_nowhere(
 # --- processes
 
 SCRIPT = """
+import faulthandler
 import sys
+faulthandler.dump_traceback_later(75)  # where it hangs, if it does
 from coaug.pipelines.config import DataConfig, VideoConfig
 from coaug.pipelines.loader import AVLoader
 if __name__ == "__main__":
@@ -277,7 +279,7 @@ def test_an_ended_main_process_leaves_no_worker(tmp_path: Path, mp4: Clip) -> No
     command = [sys.executable, str(tmp_path / "main.py"), str(tmp_path / "c.parquet")]
     pipes: dict[str, Any] = {
         "stdout": subprocess.PIPE,
-        "stderr": subprocess.DEVNULL,
+        "stderr": None,  # pytest shows it if this fails
         "start_new_session": True,
         # a shell lets what it runs in the background ignore interrupts, and that is inherited
         "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
