@@ -29,6 +29,7 @@ from .catalog import Catalog
 from .config import DataConfig
 from .facts import facts, unpacked
 from .graph import build, graph_codecs, outputs
+from .interrupts import close_at_exit, sweep
 from .order import ByShard
 from .packed.jpegs import IMAGES, MJPEG
 from .packed.shards import Shards
@@ -262,6 +263,9 @@ class AVLoader:
         others = multiprocessing.active_children()
         with without_main(), single_threaded():
             pipeline.build()
+        if self.workers:
+            close_at_exit(pipeline, pipeline._py_pool.close)
+        sweep()
         self._workers = [child for child in multiprocessing.active_children() if child not in others]
         return pipeline
 

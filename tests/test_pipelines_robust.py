@@ -302,6 +302,29 @@ def test_an_ended_main_process_leaves_no_worker(tmp_path: Path, mp4: Clip) -> No
     assert not [pid for pid in workers if alive(pid)]
 
 
+UNCLOSED = """
+import faulthandler
+import sys
+import weakref
+import numba  # uses weakref.finalize before multiprocessing is imported: its callbacks run after multiprocessing's
+faulthandler.dump_traceback_later(100, exit=True)
+from coaug.pipelines.config import DataConfig, VideoConfig
+from coaug.pipelines.loader import AVLoader
+if __name__ == "__main__":
+    config = DataConfig(video=VideoConfig(frames=3, fps=6.0, size=32), modalities=("video",))
+    loader = AVLoader(sys.argv[1], config, batch_size=2, workers=2)
+    print(next(iter(loader)).step, flush=True)
+"""
+
+
+def test_a_script_that_never_closes_its_loader_ends(tmp_path: Path, mp4: Clip) -> None:
+    write(tmp_path / "c.parquet", repeated([mp4.path], 8))
+    (tmp_path / "main.py").write_text(UNCLOSED)
+    command = [sys.executable, str(tmp_path / "main.py"), str(tmp_path / "c.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n"), done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="about a Linux call")
 def test_workers_outlive_the_thread_that_started_them(tmp_path: Path, mp4: Clip) -> None:
     """Trainers that prefetch iterate in threads that come and go."""
