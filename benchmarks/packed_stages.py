@@ -15,8 +15,7 @@ from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig
 from coaug.pipelines.graph import build
 from coaug.pipelines.media import Deadline
-from coaug.pipelines.packed.clip import PackedMedia, _packet
-from coaug.pipelines.pcm import mono
+from coaug.pipelines.packed.clip import SCALE, PackedMedia, _packet
 from coaug.pipelines.plan import VIDEO, epoch_row, plan
 from coaug.pipelines.planes import Cutter
 from coaug.pipelines.resample import thin
@@ -103,19 +102,18 @@ class Stage:
 
     def _decode(self, sample: Sample) -> None:
         *runs, heard = sample.packets
-        codec = sample.media.decoder("video")
-        for run in runs:
-            for packet in run:
-                codec.decode(packet)
-            codec.decode(None)
-            codec.flush_buffers()
+        with sample.media._decoding("video") as codec:
+            for run in runs:
+                for packet in run:
+                    codec.decode(packet)
+                codec.decode(None)
+                codec.flush_buffers()
         if sample.pcm:
-            np.frombuffer(sample.pcm, "<i2") * np.float32(1 / 32768)
+            np.frombuffer(sample.pcm, "<i2") * SCALE
         if heard:
-            codec = sample.media.decoder("audio")
-            for packet in heard:
-                for frame in codec.decode(packet):
-                    mono(frame)
+            with sample.media._decoding("audio") as codec:
+                heard = [frame for packet in heard for frame in codec.decode(packet)]
+            np.concatenate([np.frombuffer(f.planes[0], np.int16, f.samples) for f in heard]) * SCALE
 
     def _convert(self, sample: Sample) -> None:
         for frame in sample.frames:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .deadline import Deadline
 from .groups import Run
 from .packets import EPSILON
-
-if TYPE_CHECKING:
-    from .media import Deadline
 
 
 class Late(Exception):
@@ -46,9 +44,10 @@ class Decoder:
         codec = self.codec
         codec.flush_buffers()  # nothing of the run before may be referred to
         for packet in run.packets:
-            self.deadline.check()
+            self.deadline.at("video")
             self.decoded += 1
             yield from (frame for frame in codec.decode(packet) if frame.pts is not None)
+        self.deadline.at("video")
         yield from (frame for frame in codec.decode(None) if frame.pts is not None)
 
 

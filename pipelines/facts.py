@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import DataConfig
+from .deadline import STAGES
 
-STAGES = ("open", "video", "audio")  # what `timing` holds, seconds
 LONGEST = 1024  # bytes of an error
 
 
@@ -18,7 +18,7 @@ def facts(config: DataConfig) -> np.dtype[np.void]:
     """The record's fields, for V views of T frames.
 
     sample_id, label, valid, speed, direction, video_pts and audio_pts are those of `Batch`; `error` says why a sample
-    is not valid, `timing` how many seconds each stage took, `cost` how many frames were decoded and shown.
+    is not valid, `timing` seconds by stage (`deadline.STAGES`), `cost` how many frames were decoded and shown.
     """
     views, t = len(config.views), config.video.frames
     return np.dtype(

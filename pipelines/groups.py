@@ -11,19 +11,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, dropwhile, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
 from av.stream import Discard
 from numpy.typing import NDArray
 
+from .deadline import Deadline
 from .demux import packets_of
 from .disposable import without_disposable
 from .packets import EPSILON, PacketTable
-
-if TYPE_CHECKING:
-    from .media import Deadline
 
 GAP = 2.0  # seconds between two instants from which on seeking pays without an index
 INDEXED = (

@@ -6,7 +6,6 @@ All times are seconds of the file's own presentation time (what FFmpeg prints as
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,28 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import pcm
+from .deadline import Deadline as Deadline
+from .deadline import MediaError as MediaError
 from .decode import Decoder, Late, shown
 from .groups import Run, needed
 
 av.logging.set_level(av.logging.PANIC)
 Convert = Callable[[Any], NDArray[np.uint8]]
-
-
-class MediaError(Exception):
-    """A file that cannot give what was asked; the message is the reason, without the path."""
-
-
-class Deadline:
-    """A budget of wall-clock seconds for one file, checked wherever time can go."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.end = time.monotonic() + seconds
-
-    def check(self) -> None:
-        """Raises MediaError when the time is used up."""
-        if time.monotonic() > self.end:
-            raise MediaError(f"took longer than the deadline of {self.seconds:g} s")
 
 
 @dataclass(frozen=True)
@@ -120,6 +104,7 @@ def read_frames(
     decoder = Decoder(stream.codec_context, float(stream.time_base), deadline)
 
     def runs(wanted: NDArray[np.float64], back: float | None) -> Iterator[Run]:
+        deadline.at("demux")
         try:
             yield from needed(container, stream, wanted, deadline, back=back)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -150,7 +135,8 @@ def decode_frames(
         with suppress(Late):
             for first, last, frame in shown(_decoded(decoder, runs(wanted, back)), decoder, wanted):
                 place[first:last] = len(pts)
-                pixels = _kept(pixels, convert(frame), len(pts), len(wanted))
+                decoder.deadline.at("convert")
+                pixels = put(pixels, convert(frame), len(pts), len(wanted))
                 pts.append(decoder.seconds(frame))
             break
     if pixels is None:
@@ -159,7 +145,7 @@ def decode_frames(
     return Frames(pixels[: len(pts)], index, np.array(pts)[index], decoder.decoded)
 
 
-def _kept(
+def put(
     pixels: NDArray[np.uint8] | None, picture: NDArray[np.uint8], place: int, most: int
 ) -> NDArray[np.uint8]:
     """`pixels` (most, …) with one more picture; copied while it is in the cache."""

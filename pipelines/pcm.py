@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
+from .deadline import Deadline
 from .demux import packets_of
 from .groups import only
 from .samples import Clock, Run, rewind
-
-if TYPE_CHECKING:
-    from .media import Deadline
 
 # Seconds decoded before a window. Measured to be bit for bit as in a full decode: AAC and Vorbis after one packet, MP3
 # after its bit reservoir of 511 bytes and one packet, Opus when its predictors have forgotten (RFC 7845 asks for
@@ -49,15 +47,19 @@ def runs(
         av.FFmpegError, OSError, ValueError: the file cannot be read.
         MediaError: past the deadline.
     """
+    deadline.at("demux")
     only(container, stream)
     clock = Clock(container, stream, deadline)
     early = first - clock.slack - priming(stream.codec_context) * clock.rate
     found: list[Run] = []
     for packet in _needed(container, stream, early / clock.rate, deadline):
+        deadline.at("audio")
         for frame in packet.decode():
             _append(found, clock, frame)
+        deadline.at("demux")
         if found and found[-1].end >= last + clock.slack + GAP * clock.rate:  # whatever the first stamp was
             break
+    deadline.at("audio")
     for run in found:
         position = clock.position(run)
         for frame in run.frames:  # to put them together first would be one more copy

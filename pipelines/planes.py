@@ -6,9 +6,10 @@ right half is Cr. That is half of RGB's bytes, and what is left to do to most fi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
@@ -20,6 +21,15 @@ PLANAR = {"yuv420p", "yuvj420p"}
 LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
 BT601 = (0.299, 0.114)  # Kr and Kb where a file names no other space of ITU-T H.273, table 4; as FFmpeg does
 Box = tuple[int, int, int, int]
+
+
+class Part(NamedTuple):
+    """What is kept of one plane, as an array laid over its bytes, and where that goes."""
+
+    shape: tuple[int, ...]
+    offset: int
+    strides: tuple[int, ...]
+    to: tuple[slice, slice]
 
 
 @dataclass
@@ -38,24 +48,39 @@ class Cutter:
     size: tuple[int, int] | None = None
     reformatter: VideoReformatter = field(default_factory=VideoReformatter)
     matrix: NDArray[np.float32] = field(default_factory=lambda: np.zeros((3, 4), np.float32))
+    _layout: tuple[int, ...] = ()
+    _parts: list[Part] = field(default_factory=list)
+    _shape: tuple[int, int] = (0, 0)
 
     def __call__(self, frame: Any) -> NDArray[np.uint8]:
         """(3h/2, w) uint8. Raises MediaError where `box` is not within the frame."""
         frame = self._planar(frame)
-        if not self.matrix.any():  # the same for all frames of a stream
+        planes = frame.planes
+        layout = (frame.width, frame.height, *[plane.line_size for plane in planes])
+        if layout != self._layout:  # the same for all frames of a stream, mostly
+            self._layout, self._parts = layout, self._laid_out(planes)
             self.matrix = rgb_matrix(frame)
-        luma, *chroma = map(_plane, frame.planes)
-        if self.turns:
-            luma, *chroma = (np.rot90(plane, -self.turns) for plane in (luma, *chroma))
+        out = np.empty(self._shape, np.uint8)
+        for plane, part in zip(planes, self._parts, strict=True):
+            _paste(out[part.to], np.ndarray(part.shape, np.uint8, plane, part.offset, part.strides))
+        return out
+
+    def _laid_out(self, planes: Sequence[Any]) -> list[Part]:
+        """Which bytes of every plane are kept, and where they go."""
+        luma, *chroma = (np.rot90(_plane(plane), -self.turns) for plane in planes)
         left, top, right, bottom = self.box or (0, 0, luma.shape[1], luma.shape[0])
         if bottom > luma.shape[0] or right > luma.shape[1]:
             raise MediaError("the picture is smaller than the one that was catalogued")
         height, width = even(bottom - top), even(right - left)
-        out = np.empty((3 * height // 2, width), np.uint8)
-        _paste(out[:height], luma[top:bottom, left:right])
-        for plane, half in zip(chroma, (out[height:, : width // 2], out[height:, width // 2 :]), strict=True):
-            _paste(half, plane[top // 2 : -(-bottom // 2), left // 2 : -(-right // 2)])
-        return out
+        self._shape = (3 * height // 2, width)
+        halves = (slice(width // 2), slice(width // 2, None))
+        seen = [luma[top:bottom, left:right]]
+        seen += [plane[top // 2 : -(-bottom // 2), left // 2 : -(-right // 2)] for plane in chroma]
+        to = [(slice(height), slice(None)), *((slice(height, None), half) for half in halves)]
+        begins = [_address(_plane(plane)) for plane in planes]
+        return [
+            Part(v.shape, _address(v) - b, v.strides, t) for v, b, t in zip(seen, begins, to, strict=True)
+        ]
 
     def _planar(self, frame: Any) -> Any:
         if self.size is None and frame.format.name in PLANAR:
@@ -85,6 +110,10 @@ def kept(crops: NDArray[np.float32], upright: NDArray[np.int64], size: int) -> B
 def even(length: Any) -> Any:
     """The next even number."""
     return length + length % 2
+
+
+def _address(array: NDArray[np.uint8]) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def _plane(plane: Any) -> NDArray[np.uint8]:

@@ -10,11 +10,9 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -154,19 +152,20 @@ class Source:
 
     def _clips(self, row: int, epoch: int, trust_graph: bool) -> Arrays:
         """Everything that one recording contributes. Raises MediaError."""
-        clips = plan(self.catalog, self.config, seed=self.seed, epoch=epoch, rows=np.array([row]))
         recording, deadline = self.catalog[row], Deadline(self.deadline)
+        clips = plan(self.catalog, self.config, seed=self.seed, epoch=epoch, rows=np.array([row]))
         arrays = self._blank | {"speed": clips.speed[0], "direction": clips.direction[0]}
-        marks = [time.perf_counter()]  # before and after each of STAGES
+        deadline.at("open")
         with opened(recording, self.config.modalities, self.shards, deadline) as media:
-            marks.append(time.perf_counter())
+            deadline.at("plan")
             if "video" in self.config.modalities:
                 arrays |= self._video(media, recording, clips, trust_graph)
-            marks.append(time.perf_counter())
+                deadline.at("plan")
             if "audio" in self.config.modalities:
-                arrays |= self._audio(media, clips)
-            marks.append(time.perf_counter())
-        return arrays | {"timing": np.array([b - a for a, b in pairwise(marks)], np.float32)}
+                arrays |= self._audio(media, clips, deadline)
+            deadline.at("open")
+        deadline.at("plan")
+        return arrays | {"timing": np.array(list(deadline.spent.values()), np.float32)}
 
     def _video(self, media: Media, recording: Recording, clips: ClipPlan, trust_graph: bool) -> Arrays:
         assert recording.video is not None  # the loader leaves out what has no picture
@@ -218,17 +217,20 @@ class Source:
         box = kept(crops, upright, self.config.video.size)
         return Cutter(turns, box, size, self._reformatter)
 
-    def _audio(self, media: Media, clips: ClipPlan) -> Arrays:
+    def _audio(self, media: Media, clips: ClipPlan, deadline: Deadline) -> Arrays:
         rate, seconds = media.rate, self.config.clip_seconds
         windows, starts = self._windows(clips, rate), clips.start[0].tolist()
         first = min(low for low, _ in windows)
         sound = media.sound(first, max(high for _, high in windows))
+        deadline.at("plan")
         arrays: Arrays = {"audio_pts": np.zeros((len(windows), 2))}
         for v, (start, (low, high)) in enumerate(zip(starts, windows, strict=True)):
             played = Sound(sound[low - first : high - first], float(rate), start * rate - low)
             timeline = clips.timeline(0, v, AUDIO, played)
             arrays["audio_pts"][v] = start + seconds * timeline.time.unspliced()(self._ends)
-            arrays |= {f"{name}{v}": array for name, array in self._played(played, timeline).items()}
+            arrays |= {
+                f"{name}{v}": array for name, array in self._played(played, timeline, deadline).items()
+            }
         return arrays
 
     @cached_property
@@ -248,12 +250,14 @@ class Source:
             windows.append((math.floor((begin - margin) * rate), high))
         return windows
 
-    def _played(self, sound: Sound, timeline: Timeline) -> Arrays:
+    def _played(self, sound: Sound, timeline: Timeline, deadline: Deadline) -> Arrays:
         """What the timeline operator needs of one view."""
         config, seconds = self.config.audio, self.config.clip_seconds
         rates = Fraction(int(sound.rate), config.rate)
         speed = timeline.time.steepest if config.antialias and config.speed_on == "waveform" else 1.0
+        deadline.at("thin")
         pcm, every = thin(sound.pcm, float(rates) * speed)
+        deadline.at("plan")
         origin, scale, rates = sound.origin / every, seconds * sound.rate / every, rates / every
         program = sound_program(timeline, config.rate * seconds, origin, scale)
         arrays = {"pcm": pcm, **program._asdict(), "bank": bank(rates, speed)}

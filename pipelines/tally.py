@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .facts import STAGES
+from .deadline import STAGES
 from .source import BANNED
 
 log = logging.getLogger("coaug.loader")

@@ -34,7 +34,7 @@ def test_against_all_frames_one_by_one(start: float, stride: float, share: float
     order = np.random.default_rng(data.getrandbits(32)).permutation(128)  # type: ignore[attr-defined]
     found = cheapest(table(order), LEVELS[order], instants, slack)
     for instant, moment in zip(instants, found, strict=True):
-        own = int(np.floor(instant / TICK + 1e-4))
+        own = int(np.floor((instant + 1e-6) / TICK))
         near = [n for n in range(128) if instant - slack[0] - 1e-6 <= n * TICK < instant + slack[0] - 1e-6]
         better = [n for n in near if LEVELS[n] < LEVELS[own]]
         if not better:

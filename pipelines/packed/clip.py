@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
@@ -12,21 +13,21 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decode import Decoder
 from ..disposable import referred
 from ..groups import Run
-from ..media import Convert, Deadline, Frames, MediaError, decode_frames, reason
+from ..media import Convert, Deadline, Frames, MediaError, put, reason
 from ..packets import Places
-from ..pcm import mono
 from ..slices import Slice, ivf_header, resets, sliced
 from .audio import FULL_SCALE
 from .bitstreams import FOURCC, PLAIN
+from .decoders import Decoders
 from .index import Sample
 from .jpegs import Images, joined
 from .near import cheapest
 
 DECODERS = {"av1": "libdav1d"}  # FFmpeg's own AV1 decoder needs a GPU
 DEMUXERS = {"mpeg1video": "mpegvideo", "mpeg2video": "mpegvideo"}  # others' names are their suffixes
+SCALE = np.float32(1 / FULL_SCALE)
 APART = 1 << 15  # bytes between two packets that are read rather than left out
 
 
@@ -37,13 +38,36 @@ class PackedMedia:
         read: (first byte from the sample's beginning, count) -> bytes; raises MediaError.
     """
 
-    def __init__(self, sample: Sample, read: Callable[[int, int], bytes], deadline: Deadline) -> None:
+    def __init__(
+        self,
+        sample: Sample,
+        read: Callable[[int, int], bytes],
+        deadline: Deadline,
+        decoders: Decoders | None = None,
+    ) -> None:
         self.sample, self.read, self.deadline = sample, read, deadline
+        self.decoders = decoders or Decoders()
 
     def frames(self, instants: NDArray[np.float64], convert: Convert) -> Frames:
         """As `read_frames`."""
-        decoder = Decoder(self.decoder("video"), self.sample.pictures.tick, self.deadline)
-        return decode_frames(decoder, lambda wanted, _: self._runs(wanted), (None,), instants, convert)
+        self.deadline.at("demux")
+        table = self.sample.pictures
+        seen = table.on_screen(instants)
+        places, index = np.unique(seen, return_inverse=True)
+        numbers = {pts: number for number, pts in enumerate(table.pts[places].tolist())}
+        runs, pixels, found = list(self._runs(np.unique(instants))), None, set[int]()
+        for frame in self._pictures(runs):
+            if (number := numbers.get(frame.pts)) is not None:
+                self.deadline.at("convert")
+                pixels = put(pixels, convert(frame), number, len(places))
+                found.add(number)
+        if pixels is None or len(found) < len(places):
+            missing = min(set(range(len(places))) - found)
+            raise MediaError(
+                f"no picture could be decoded at {table.pts[places[missing]] * table.tick:.3f} s"
+            )
+        decoded = sum(len(run.packets) for run in runs)
+        return Frames(pixels, index.astype(np.int32), np.asarray(table.pts[seen] * table.tick), decoded)
 
     def near(self, instants: NDArray[np.float64], slack: NDArray[np.float64]) -> NDArray[np.float64]:
         """See `Media`."""
@@ -82,12 +106,32 @@ class PackedMedia:
 
     def sound(self, first: int, last: int) -> NDArray[np.float32]:
         """As `read_audio`."""
+        self.deadline.at("audio")
         out = np.zeros(last - first, np.float32)
-        for position, data in self._heard(first, last):
-            low, high = max(position, first), min(position + len(data), last)
-            if high > low:
-                out[low - first : high - first] = data[low - position : high - position]
+        position, data = self._heard(first, last)
+        low, high = max(position, first), min(position + len(data), last)
+        if high > low:
+            np.multiply(data[low - position : high - position], SCALE, out=out[low - first : high - first])
         return out
+
+    def _pictures(self, runs: Iterable[Run]) -> Iterator[Any]:
+        """The frames of all packets, run after run."""
+        try:
+            with self._decoding("video") as codec:
+                for run in runs:
+                    for packet in run.packets:
+                        self.deadline.at("video")
+                        yield from codec.decode(packet)
+                    self.deadline.at("video")
+                    yield from codec.decode(None)
+                    codec.flush_buffers()  # nothing of this run may be referred to
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise MediaError(f"video does not decode: {reason(error)}") from None
+
+    def _decoding(self, side: str) -> AbstractContextManager[Any]:
+        row = self.sample.row
+        key = (row[f"{side}_codec"], row[f"{side}_extradata"], row["video_width"], row["video_height"])
+        return self.decoders.borrow(key, lambda: self.decoder(side))
 
     def decoder(self, side: str) -> Any:
         """A new codec context for the "video" or the "audio"."""
@@ -130,53 +174,55 @@ class PackedMedia:
     def packets(self, places: Places) -> list[Any]:
         """The packets of the pictures at `places`, ascending."""
         lists = self.sample.lists
-        data = self._bytes(lists["video_at"][places], lists["video_size"][places])
+        packets = list(map(_packet, self._bytes(lists["video_at"][places], lists["video_size"][places])))
         times, keys = lists["video_pts"][places].tolist(), self.sample.pictures.key[places].tolist()
-        packets = []
-        for each, time, key in zip(data, times, keys, strict=True):
-            packet = _packet(each)
+        for packet, time, key in zip(packets, times, keys, strict=True):
             packet.pts, packet.is_keyframe = time, key
-            packets.append(packet)
         return packets
 
     def _bytes(self, at: NDArray[np.int32], size: NDArray[np.int32]) -> Iterator[memoryview]:
         """The parts of the sample that begin `at` (n,), ascending; neighbours are read together."""
-        ends = at + size
-        apart = np.flatnonzero(at[1:] - ends[:-1] > APART) + 1
-        for first, last in zip([0, *apart], [*apart, len(at)], strict=True):
-            begin = int(at[first])
-            data = memoryview(self.read(begin, int(ends[last - 1]) - begin))
-            for low, high in zip(
-                (at[first:last] - begin).tolist(), (ends[first:last] - begin).tolist(), strict=True
-            ):
-                yield data[low:high]
+        begins, ends = at.tolist(), (at + size).tolist()
+        apart = (np.flatnonzero(at[1:] - (at + size)[:-1] > APART) + 1).tolist()
+        for first, last in zip([0, *apart], [*apart, len(begins)], strict=True):
+            begin = begins[first]
+            data = memoryview(self.read(begin, ends[last - 1] - begin))
+            for low, high in zip(begins[first:last], ends[first:last], strict=True):
+                yield data[low - begin : high - begin]
 
-    def _heard(self, first: int, last: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """(number of its first sample, (n,) mono) of every packet that samples [first, last) need."""
+    def _heard(self, first: int, last: int) -> tuple[int, NDArray[np.int16]]:
+        """Number of the first one, and (n,) samples that hold those of [first, last) that are stored."""
         row, lists = self.sample.row, self.sample.lists
         if row["audio_codec"] == "pcm_s16le":
-            yield self._pcm(first, last)
-            return
-        begins = row["audio_first"] + np.cumsum(lists["audio_samples"]) - lists["audio_samples"]
-        low = max(int(np.searchsorted(begins, first, "right")) - 1, 0)
-        high = max(int(np.searchsorted(begins, last, "left")), low)
-        codec, at = self.decoder("audio"), begins[low:high].tolist()
-        parts = self._bytes(lists["audio_at"][low:high], lists["audio_size"][low:high]) if high > low else ()
+            return self._pcm(first, last)
+        ends = row["audio_first"] + np.cumsum(lists["audio_samples"])
+        low = min(int(np.searchsorted(ends, first, "right")), len(ends) - 1)
+        begins = ends - lists["audio_samples"]
+        high = max(int(np.searchsorted(begins, last, "left")), low + 1)
+        sound = np.concatenate(list(self._sounds(low, high)))
+        if len(sound) != ends[high - 1] - begins[low]:
+            raise MediaError("audio does not decode: samples are missing")
+        return int(begins[low]), sound
+
+    def _sounds(self, low: int, high: int) -> Iterator[NDArray[np.int16]]:
+        """The samples of packets [low, high), mono."""
+        lists = self.sample.lists
         try:
-            for position, data in zip(at, parts, strict=True):
-                self.deadline.check()
-                for frame in codec.decode(_packet(data)):
-                    yield position, mono(frame)
+            with self._decoding("audio") as codec:
+                for data in self._bytes(lists["audio_at"][low:high], lists["audio_size"][low:high]):
+                    self.deadline.check()
+                    for frame in codec.decode(_packet(data)):
+                        yield np.frombuffer(frame.planes[0], np.int16, frame.samples)
         except (av.FFmpegError, ValueError) as error:
             raise MediaError(f"audio does not decode: {reason(error)}") from None
 
-    def _pcm(self, first: int, last: int) -> tuple[int, NDArray[np.float32]]:
+    def _pcm(self, first: int, last: int) -> tuple[int, NDArray[np.int16]]:
         start, lists = self.sample.row["audio_first"], self.sample.lists
         low, high = max(first, start), min(last, start + int(lists["audio_samples"][0]))
         if high <= low:
-            return first, np.zeros(0, np.float32)
+            return first, np.zeros(0, np.int16)
         data = self.read(int(lists["audio_at"][0]) + 2 * (low - start), 2 * (high - low))
-        return low, np.frombuffer(data, "<i2") * np.float32(1 / FULL_SCALE)
+        return low, np.frombuffer(data, "<i2")
 
 
 def _packet(data: memoryview) -> Any:

@@ -14,6 +14,7 @@ from ..media import Deadline, MediaError
 from ..table import replace
 from . import index
 from .clip import PackedMedia
+from .decoders import Decoders
 from .index import ShardIndex
 from .members import END
 from .store import Store
@@ -63,6 +64,7 @@ class Shards:
 
     def __init__(self, store: Store | None = None) -> None:
         self.store = store or Store()
+        self._decoders = Decoders()
         self._indexes: OrderedDict[str, ShardIndex] = OrderedDict()
 
     def media(self, path: str, member: int, deadline: Deadline) -> PackedMedia:
@@ -70,7 +72,7 @@ class Shards:
         sample = self._index(path)[member]
         begin = sample.row["begin"]
         read = partial(self._read, path, begin)
-        return PackedMedia(sample, read, deadline)
+        return PackedMedia(sample, read, deadline, self._decoders)
 
     def _read(self, path: str, begin: int, at: int, size: int) -> bytes:
         return self.store.read(path, begin + at, size)

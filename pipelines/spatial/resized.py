@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,18 +39,18 @@ class Resized(Crop):
 
     def box(self, width: int, height: int, draws: NDArray[np.float64], view: int) -> Box:
         """As `Crop.box`."""
-        w, h, drawn = self._size(width, height, draws[2:])
+        w, h, drawn = self._size(width, height, draws[2:].tolist())
         across, down = draws[:2] if drawn else (0.5, 0.5)
         return Box(float(across * (width - w)), float(down * (height - h)), w, h)
 
-    def _size(self, width: int, height: int, draws: NDArray[np.float64]) -> tuple[float, float, bool]:
+    def _size(self, width: int, height: int, draws: Sequence[float]) -> tuple[float, float, bool]:
         """Width, height and whether they were drawn."""
-        low, high = np.log([self.narrow, self.wide])
-        areas = width * height * (self.low + draws[:TRIES] * (self.high - self.low))
-        aspects = np.exp(low + draws[TRIES:] * (high - low))
-        w, h = np.sqrt(areas * aspects), np.sqrt(areas / aspects)
-        fits = np.flatnonzero((w <= width) & (h <= height))
-        if len(fits) and (self.low, self.high) != (1.0, 1.0):
-            return float(w[fits[0]]), float(h[fits[0]]), True
+        low, high = math.log(self.narrow), math.log(self.wide)
+        for share, shape in zip(draws[:TRIES], draws[TRIES:], strict=True):
+            area = width * height * (self.low + share * (self.high - self.low))
+            aspect = math.exp(low + shape * (high - low))
+            w, h = math.sqrt(area * aspect), math.sqrt(area / aspect)
+            if w <= width and h <= height and (self.low, self.high) != (1.0, 1.0):
+                return w, h, True
         aspect = min(max(width / height, self.narrow), self.wide)
         return min(width, height * aspect), min(height, width / aspect), False
