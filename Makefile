@@ -34,7 +34,7 @@ eval: $(VENV)/.installed ## [RUN=runs/svaclr] [DATA=folder|catalog]: evaluate a 
 view: $(VENV)/.installed ## FILE=video.mp4 [PRESET=svaclr] [SEED=n] [OUT=sheet.png] [MP4=clips.mp4] [ARGS='--recipe "speed(2)"']: what augmentation does
 	$(BIN)/coaug view $(if $(FILE),"$(FILE)",$(error view: which file? make view FILE=video.mp4)) $(if $(PRESET),--preset $(PRESET)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)") $(if $(MP4),--mp4 "$(MP4)") $(ARGS) $(SET)
 
-bench: $(VENV)/.installed-bench ## measure the loader against its ceiling [ARGS="--json FILE --data FOLDER"]
+bench: $(VENV)/.installed-bench ## measure the loader against peers and ceilings [ARGS="--json FILE --data FOLDER"]
 	$(BIN)/coaug bench $(ARGS)
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python

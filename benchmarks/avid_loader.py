@@ -29,7 +29,7 @@ import argparse
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,7 @@ class AvidLoader:
     hop: float = 0.01
     stats: tuple[Tensor, Tensor] = (torch.zeros(1), torch.ones(1))
     draw: random.Random = field(default_factory=lambda: random.Random(0))
+    decoded: int = 0  # frames so far
 
     def clip(self, path: str, start: float, speed: float = 1.0) -> tuple[Tensor, Tensor]:
         """(3, T, S, S) pictures and (1, L, F) decibels from `start` seconds on, `speed` times as fast."""
@@ -82,10 +83,15 @@ class AvidLoader:
         begin = numbers[0] / rate
         container.seek(int(begin * av.time_base))
         step = stream.time_base * stream.average_rate  # frames a tick, exactly
-        images = shown_at(container.decode(stream), [math.ceil(n / step) for n in numbers])
+        images = shown_at(self._counted(container.decode(stream)), [math.ceil(n / step) for n in numbers])
         images = cropped(images, self.size, self.draw)
         images = jittered(images, self.draw) if self.jitter else images
         return as_tensor([images[n % len(images)] for n in range(self.frames)]), begin
+
+    def _counted(self, frames: Iterable[Any]) -> Iterator[Any]:
+        for frame in frames:
+            self.decoded += 1
+            yield frame
 
     def sound(self, container: Any, start: float, speed: float = 1.0) -> Tensor:
         """(1, L, F) z-normed decibels."""

@@ -43,6 +43,7 @@ from .watch import ended
 __all__ = ["AVLoader", "ErrorBudget", "LoaderError"]
 
 AHEAD = 16  # a ban starts this many steps after the failure: more than the workers ever prepare in advance
+COMPILED = 0.5  # seconds that starting takes where nothing is compiled, nor processes are started
 TALLIED = ("error", "timing", "cost")  # facts that are counted, not handed out
 DEATHS = 5  # times that worker processes may die before a step is ready
 PREFETCH = 2  # batches that workers and graph prepare in advance
@@ -260,12 +261,13 @@ class AVLoader:
             py_num_workers=max(self.workers, 1),
             py_start_method="spawn",
         )
-        others = multiprocessing.active_children()
+        others, start = multiprocessing.active_children(), time.perf_counter()
         with without_main(), single_threaded():
             pipeline.build()
         if self.workers:
             close_at_exit(pipeline, pipeline._py_pool.close)
-        sweep()
+        if time.perf_counter() - start > COMPILED:
+            sweep()
         self._workers = [child for child in multiprocessing.active_children() if child not in others]
         return pipeline
 
