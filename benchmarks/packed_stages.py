@@ -78,7 +78,7 @@ class Stage:
         runs = [run.packets for run in media._runs(np.unique(times))]
         sound = media.sound(first, last)
         media.read = read
-        media.frames(times, lambda frame: (frames.append(frame), np.zeros(1, np.uint8))[1])
+        media.frames(times, lambda frame, room: (frames.append(frame), room((1,))))
         speeds = clips.speed[0, :, 1].tolist()
         cutter = source._cutter(recording.video, clips.crop[0].copy())
         heard = [_packet(data) for data in self._heard(media, first, last)]

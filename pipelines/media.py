@@ -23,7 +23,8 @@ from .decode import Decoder, Late, shown
 from .groups import Run, needed
 
 av.logging.set_level(av.logging.PANIC)
-Convert = Callable[[Any], NDArray[np.uint8]]
+Room = Callable[[tuple[int, ...]], NDArray[np.uint8]]
+Convert = Callable[[Any, Room], object]
 
 
 @dataclass(frozen=True)
@@ -80,22 +81,17 @@ def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def rgb(frame: Any) -> NDArray[np.uint8]:
-    """A decoded frame as (H, W, 3) uint8."""
-    return np.asarray(frame.to_ndarray(format="rgb24", interpolation="BILINEAR"), np.uint8)
-
-
 def read_frames(
     container: Any,
     instants: NDArray[np.float64],
     deadline: Deadline,
-    convert: Convert = rgb,
+    convert: Convert | None = None,
 ) -> Frames:
     """The frames on screen at `instants` (n,), any order. Only frames that are shown are converted, and only what
     they need is decoded (see `groups`).
 
     Args:
-        convert: makes an array of a decoded frame, all of one shape.
+        convert: writes what it makes of a decoded frame into the room that it asks for, all of one shape (None: RGB).
 
     Raises:
         MediaError: unreadable, no frame at all, or past the deadline.
@@ -112,7 +108,7 @@ def read_frames(
             raise MediaError(f"video cannot be read: {reason(error)}") from None
 
     # some decoders need more than the key frame that a file names
-    return decode_frames(decoder, runs, (None, 2.0, np.inf), instants, convert)
+    return decode_frames(decoder, runs, (None, 2.0, np.inf), instants, convert or RGB)
 
 
 def decode_frames(
@@ -129,32 +125,51 @@ def decode_frames(
     """
     wanted, inverse = np.unique(instants, return_inverse=True)
     for back in attempts:
-        pixels: NDArray[np.uint8] | None = None
+        pictures = Pictures(len(wanted))
         pts: list[float] = []
         place = np.zeros(len(wanted), np.int32)
         with suppress(Late):
             for first, last, frame in shown(_decoded(decoder, runs(wanted, back)), decoder, wanted):
-                place[first:last] = len(pts)
+                place[first:last] = pictures.place = len(pts)
                 decoder.deadline.at("convert")
-                pixels = put(pixels, convert(frame), len(pts), len(wanted))
+                convert(frame, pictures.room)
                 pts.append(decoder.seconds(frame))
             break
-    if pixels is None:
+    if pictures.pixels is None:
         raise MediaError(f"no picture could be decoded at {wanted[0]:.3f} s")
     index = place[inverse]
-    return Frames(pixels[: len(pts)], index, np.array(pts)[index], decoder.decoded)
+    return Frames(pictures.pixels[: len(pts)], index, np.array(pts)[index], decoder.decoded)
 
 
-def put(
-    pixels: NDArray[np.uint8] | None, picture: NDArray[np.uint8], place: int, most: int
-) -> NDArray[np.uint8]:
-    """`pixels` (most, …) with one more picture; copied while it is in the cache."""
-    if pixels is None:
-        pixels = np.empty((most, *picture.shape), picture.dtype)
-    if picture.shape != pixels.shape[1:]:
-        raise MediaError("pictures change their size")
-    pixels[place] = picture
-    return pixels
+class Pictures:
+    """Pictures of one shape in an array that is filled one after the other: `pixels`, None before the first."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.place = most, 0
+        self.pixels: NDArray[np.uint8] | None = None
+
+    def room(self, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Where picture number `place` belongs. Raises MediaError where others had another shape."""
+        if self.pixels is None:
+            self.pixels = np.empty((self.most, *shape), np.uint8)
+        if shape != self.pixels.shape[1:]:
+            raise MediaError("pictures change their size")
+        return np.asarray(self.pixels[self.place])
+
+
+def converting(make: Callable[[Any], NDArray[np.uint8]]) -> Convert:
+    """The arrays that `make` makes of frames."""
+
+    def convert(frame: Any, room: Room) -> None:
+        picture = make(frame)
+        room(picture.shape)[...] = picture
+
+    return convert
+
+
+RGB = converting(
+    lambda frame: np.asarray(frame.to_ndarray(format="rgb24", interpolation="BILINEAR"), np.uint8)
+)
 
 
 def _decoded(decoder: Decoder, runs: Iterable[Run]) -> Iterator[Any]:

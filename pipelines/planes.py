@@ -15,7 +15,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from .media import MediaError
+from .media import MediaError, Room
 
 PLANAR = {"yuv420p", "yuvj420p"}
 LUMA = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
@@ -30,6 +30,10 @@ class Part(NamedTuple):
     offset: int
     strides: tuple[int, ...]
     to: tuple[slice, slice]
+
+
+def _anew(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.empty(shape, np.uint8)
 
 
 @dataclass
@@ -52,15 +56,15 @@ class Cutter:
     _parts: list[Part] = field(default_factory=list)
     _shape: tuple[int, int] = (0, 0)
 
-    def __call__(self, frame: Any) -> NDArray[np.uint8]:
-        """(3h/2, w) uint8. Raises MediaError where `box` is not within the frame."""
+    def __call__(self, frame: Any, room: Room = _anew) -> NDArray[np.uint8]:
+        """(3h/2, w) uint8, in the `room` for it. Raises MediaError where `box` is not within the frame."""
         frame = self._planar(frame)
         planes = frame.planes
         layout = (frame.width, frame.height, *[plane.line_size for plane in planes])
         if layout != self._layout:  # the same for all frames of a stream, mostly
             self._layout, self._parts = layout, self._laid_out(planes)
             self.matrix = rgb_matrix(frame)
-        out = np.empty(self._shape, np.uint8)
+        out = room(self._shape)
         for plane, part in zip(planes, self._parts, strict=True):
             _paste(out[part.to], np.ndarray(part.shape, np.uint8, plane, part.offset, part.strides))
         return out

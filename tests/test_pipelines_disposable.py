@@ -27,7 +27,7 @@ from media import write_clip
 from coaug.pipelines import disposable
 from coaug.pipelines.bitstream import Bits, UnreadError, av1_frames, avc_is_plain, avc_sequences, nal_units
 from coaug.pipelines.disposable import Use, without_disposable
-from coaug.pipelines.media import Deadline, open_media, read_frames
+from coaug.pipelines.media import Deadline, converting, open_media, read_frames
 from coaug.pipelines.slices import cut
 
 FRAMES, SIZE, WINDOWS = 130, (96, 64), 200
@@ -177,7 +177,7 @@ def test_frames_are_bit_for_bit_those_of_a_full_decode(film: Film) -> None:
     assert len(film.planes) == FRAMES
     with open_media(film.path, Deadline(60.0)) as container:
         for instants in windows(film.times, 1, WINDOWS):
-            found = read_frames(container, instants, Deadline(60.0), planes)
+            found = read_frames(container, instants, Deadline(60.0), converting(planes))
             numbers = [film.number(t) for t in instants]
             np.testing.assert_allclose(found.pts, film.times[numbers], atol=1e-9)
             for n, i in zip(numbers, found.index, strict=True):
@@ -211,7 +211,7 @@ def test_a_frame_costs_the_references_before_it(film: Film) -> None:
         else:
             kept = [i for i in span if i == shown or film.packets[i][0] not in film.unreferenced]
         with open_media(film.path, Deadline(60.0)) as container:
-            count = read_frames(container, np.array([instant]), Deadline(60.0), planes).decoded
+            count = read_frames(container, np.array([instant]), Deadline(60.0), converting(planes)).decoded
         assert count == len(kept), instant
         total += len(span) - count
     assert (total > 0) == (film.name not in LEFT)

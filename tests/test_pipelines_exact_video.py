@@ -16,7 +16,7 @@ import pytest
 from media import burn, copy_packets, write_clip
 from nvidia.dali import fn, pipeline_def, types
 
-from coaug.pipelines.media import Deadline, open_media, read_frames
+from coaug.pipelines.media import Deadline, converting, open_media, read_frames
 from coaug.pipelines.slices import Slice, cut
 
 WINDOWS, FRAMES = 200, 8  # windows of every kind of stream, at least; pictures a window
@@ -155,7 +155,7 @@ def test_windows_are_those_of_a_full_decode(films: dict[str, Path], name: str) -
     times, pictures = whole(films[name])
     for instants in windows(name, times):
         with open_media(films[name], Deadline(10.0)) as container:
-            found = read_frames(container, instants, Deadline(10.0), planes)
+            found = read_frames(container, instants, Deadline(10.0), converting(planes))
         expected = shown(times, instants)
         assert np.array_equal(found.pixels[found.index], pictures[expected]), instants
         np.testing.assert_allclose(found.pts, times[expected], atol=1e-9)

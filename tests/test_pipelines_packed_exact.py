@@ -19,7 +19,7 @@ from media import copy_packets, write_clip
 from packs import members, opened, told, write
 from test_pipelines_exact_video import AV1, HEVC, OPEN, hide, moving, planes, shown, whole
 
-from coaug.pipelines.media import Deadline
+from coaug.pipelines.media import Deadline, converting
 from coaug.pipelines.packed import extract
 from coaug.pipelines.packed.sample import packed
 from coaug.pipelines.packed.settings import Packing
@@ -123,7 +123,7 @@ def test_windows_are_those_of_a_full_decode(pack_of: Any, how: str, name: str, p
     one = pack_of(how, name, part)
     media = opened(one.shard)
     for instants in one.windows():
-        found, wanted = media.frames(instants, planes), shown(one.pts, instants)
+        found, wanted = media.frames(instants, converting(planes)), shown(one.pts, instants)
         assert np.array_equal(found.pixels[found.index], one.pictures[wanted]), instants
         np.testing.assert_allclose(found.pts, one.pts[wanted], atol=1e-9)
         assert len(found.pixels) == len(np.unique(wanted))  # each is converted once
@@ -170,8 +170,8 @@ def test_the_films_hold_what_they_are_to_test(films: dict[str, Path], pack_of: A
 def test_layers_leave_out_what_speed_4_does_not_show(pack_of: Any) -> None:
     layered, plain = (pack_of(how, "h264.mp4") for how in ("layered", "h264"))
     instants = layered.pts[:48:4] + 0.001
-    assert opened(layered.shard).frames(instants, planes).decoded <= 1.2 * len(instants)
-    assert opened(plain.shard).frames(instants, planes).decoded > 3 * len(instants)
+    assert opened(layered.shard).frames(instants, converting(planes)).decoded <= 1.2 * len(instants)
+    assert opened(plain.shard).frames(instants, converting(planes)).decoded > 3 * len(instants)
 
 
 # --- a film in pieces

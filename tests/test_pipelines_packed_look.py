@@ -114,11 +114,13 @@ def test_colours_stay(tmp_path: Path, how: str, matrix: int, spread: int, pixels
     shard = write(tmp_path / "00000.tar", [recording(tmp_path / "x.mp4")], Packing(how, 48, quality=1))
     (sample,) = members(shard).values()
     frames = frames_of(sample[told(sample)["video"]["member"]])
-    as_read = opened(shard).frames(np.array([0.1]), seen)  # that decoder knows the tags as well
-    for colours in (*map(seen, frames), as_read.pixels[0]):
+    as_read: list[np.ndarray] = []  # that decoder knows the tags as well
+    opened(shard).frames(np.array([0.1]), lambda frame, room: (room((1,)), as_read.append(seen(frame))))
+    for colours in (*map(seen, frames), *as_read):
         off = colours - COLOURS
         assert np.abs(off).max() <= (4 if how == "mjpeg" else 3)
         assert np.abs(off.mean((0, 1))).max() <= 1  # no tint
+    assert as_read
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])

@@ -66,7 +66,7 @@ def test_a_layered_film_decodes_little_more_than_it_shows(tmp_path: Path, speed:
         instants = start + stride * (np.arange(count) + 0.5)
         moments = media.near(instants, np.full(count, stride / 2))
         assert np.abs(moments - instants).max() <= stride / 2
-        frames = media.frames(moments, lambda frame: np.zeros(1, np.uint8))
+        frames = media.frames(moments, lambda frame, room: room((1,)))
         decoded, shown = decoded + frames.decoded, shown + len(np.unique(frames.index))
     assert decoded / shown <= most
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig
-from coaug.pipelines.media import Deadline, audio_rate, open_media, read_audio, read_frames
+from coaug.pipelines.media import Deadline, audio_rate, converting, open_media, read_audio, read_frames
 
 from .finish import Finish
 from .request import Request
@@ -30,7 +30,7 @@ class ByHand:
 
     def _clip(self, request: Request, view: int) -> tuple[Tensor, Tensor]:
         with open_media(request.path, Deadline(60)) as container:
-            frames = read_frames(container, request.times[view], Deadline(60), self._rgb)
+            frames = read_frames(container, request.times[view], Deadline(60), converting(self._rgb))
             self.decoded += frames.decoded
             pictures = torch.from_numpy(frames.pixels).permute(0, 3, 1, 2)[frames.index]
             rate, (first, last) = audio_rate(container), request.heard[view]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..disposable import referred
 from ..groups import Run
-from ..media import Convert, Deadline, Frames, MediaError, put, reason
+from ..media import Convert, Deadline, Frames, MediaError, Pictures, reason
 from ..packets import Places
 from ..slices import Slice, ivf_header, resets, sliced
 from .audio import FULL_SCALE
@@ -55,19 +55,22 @@ class PackedMedia:
         seen = table.on_screen(instants)
         places, index = np.unique(seen, return_inverse=True)
         numbers = {pts: number for number, pts in enumerate(table.pts[places].tolist())}
-        runs, pixels, found = list(self._runs(np.unique(instants))), None, set[int]()
+        runs, pictures, found = list(self._runs(np.unique(instants))), Pictures(len(places)), set[int]()
         for frame in self._pictures(runs):
             if (number := numbers.get(frame.pts)) is not None:
                 self.deadline.at("convert")
-                pixels = put(pixels, convert(frame), number, len(places))
+                pictures.place = number
+                convert(frame, pictures.room)
                 found.add(number)
-        if pixels is None or len(found) < len(places):
+        if pictures.pixels is None or len(found) < len(places):
             missing = min(set(range(len(places))) - found)
             raise MediaError(
                 f"no picture could be decoded at {table.pts[places[missing]] * table.tick:.3f} s"
             )
         decoded = sum(len(run.packets) for run in runs)
-        return Frames(pixels, index.astype(np.int32), np.asarray(table.pts[seen] * table.tick), decoded)
+        return Frames(
+            pictures.pixels, index.astype(np.int32), np.asarray(table.pts[seen] * table.tick), decoded
+        )
 
     def near(self, instants: NDArray[np.float64], slack: NDArray[np.float64]) -> NDArray[np.float64]:
         """See `Media`."""
