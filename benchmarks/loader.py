@@ -69,22 +69,33 @@ def main() -> None:
 def loaders(views: str, options: argparse.Namespace) -> list[Row]:
     """All rows of one config, shown."""
     jobs = {name: job for name, job in _jobs(views, options).items() if _asked(name, options.rows)}
-    passes = measured(jobs, options.repeats, options.steps, console.print)
-    rows = [row_of(name, found) | _compared(found, passes) for name, found in passes.items()]
+    passes = measured(jobs, options.repeats, options.steps or (8 if options.workers else 2), console.print)
+    wall = options.workers > 0
+    rows = [row_of(name, found) | _compared(found, passes, wall) for name, found in passes.items()]
     if rows:
-        show(rows, f"{views} a sample, one core", console)
+        where = f"{options.workers} workers" if options.workers else "one core"
+        show(rows, f"{views} a sample, {where}", console)
     return [row | {"views": views} | machine() for row in rows]
 
 
-def _compared(found: list[Passed], passes: dict[str, list[Passed]]) -> Row:
+def _compared(found: list[Passed], passes: dict[str, list[Passed]], wall: bool) -> Row:
+    """Rates against the peers': by CPU seconds, or by the clock where several workers share the cores."""
     peers = [name for name in AGAINST if name in passes]
-    return {f"x {name}": ratio(rates(found), rates(passes[name])) for name in peers}
+    return {f"x {name}": ratio(rates(found, wall), rates(passes[name], wall)) for name in peers}
 
 
 def _jobs(views: str, options: argparse.Namespace) -> dict[str, Job]:
     catalog, folder = data(options)
-    job = Job("coaug", catalog, views, options.batch, frozenset({max(os.sched_getaffinity(0))}))
-    jobs = {name: replace(job, row=name) for name in ROWS}
+    cores = frozenset(os.sched_getaffinity(0))
+    job = Job(
+        "coaug",
+        catalog,
+        views,
+        options.batch,
+        cores if options.workers else frozenset({max(cores)}),
+        options.workers,
+    )
+    jobs = {name: replace(job, row=name) for name, row in ROWS.items() if not (options.workers and row.alone)}
     if options.packs:
         for name, packing in PACKS.items():
             if _asked(name, options.rows):
@@ -125,7 +136,10 @@ def arguments(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.Argum
     )
     parser.add_argument("--no-packs", dest="packs", action="store_false", help="no packed shards")
     parser.add_argument("--batch", type=int, default=8, help="samples a batch")
-    parser.add_argument("--steps", type=int, default=2, help="batches a pass")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="of every row, on all cores (0: one core, no workers)"
+    )
+    parser.add_argument("--steps", type=int, help="batches a pass (default: 2; with workers 8)")
     parser.add_argument("--repeats", type=int, default=9, help="interleaved passes")
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--csv", type=Path, help="and here")

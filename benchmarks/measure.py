@@ -7,6 +7,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +16,7 @@ import av
 import numpy as np
 import torch
 from rows import settings
+from rows.feed import FEEDS
 from rows.ffmpeg_names import ffmpeg_folder
 from rows.worker import Job, Passed, Unavailable, running
 from scipy.stats import bootstrap
@@ -32,8 +34,9 @@ class Running:
 
     def choose(self, steps: int, say: Say) -> None:
         """Take the fastest of the row's settings: the least of three passes each, in turns."""
-        tried = settings(self.job.row)
-        costs = [min(self.passed(steps, each).cpu for _ in range(3)) for each in tried if len(tried) > 1]
+        tried = settings(self.job.row, FEEDS if self.job.workers else ())
+        cost = attrgetter("wall" if self.job.workers else "cpu")
+        costs = [min(cost(self.passed(steps, each)) for _ in range(3)) for each in tried if len(tried) > 1]
         if costs:
             self.setting = tried[int(np.argmin(costs))]
             said = ", ".join(f"{key} {value}" for key, value in self.setting.items())
@@ -93,9 +96,9 @@ def row_of(name: str, passes: Sequence[Passed]) -> Row:
     }
 
 
-def rates(passes: Iterable[Passed]) -> list[float]:
-    """Clips per CPU second, pass by pass."""
-    return [p.clips / p.cpu for p in passes]
+def rates(passes: Iterable[Passed], wall: bool = False) -> list[float]:
+    """Clips per CPU second, or per second, pass by pass."""
+    return [p.clips / (p.wall if wall else p.cpu) for p in passes]
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:

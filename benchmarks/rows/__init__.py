@@ -22,7 +22,7 @@ class Row(NamedTuple):
     maker: str
     about: str
     settings: str = ""  # name of the module's tuple of settings to choose the fastest from
-    cores: bool = True  # takes `workers` as well
+    alone: bool = False  # a ceiling on one core: several workers mean nothing to it
 
 
 ROWS = {
@@ -36,8 +36,10 @@ ROWS = {
         "dali:Dali", "fn.decoders.video on whole files, sound by PyAV, as DALI reads no AAC", "SETTINGS"
     ),
     "PyAV + torch": Row("by_hand:ByHand", "a lean loader by hand, each view for itself"),
-    "decode only": Row("ceiling:DecodeOnly", "the packets that are needed, nothing else: the ceiling"),
-    "cached": Row("ceiling:Cached", "batches that are ready, copied: the headspace"),
+    "decode only": Row(
+        "ceiling:DecodeOnly", "the packets that are needed, nothing else: the ceiling", alone=True
+    ),
+    "cached": Row("ceiling:Cached", "batches that are ready, copied: the headspace", alone=True),
 }
 
 
@@ -47,8 +49,15 @@ def maker(name: str) -> Callable[..., Way]:
     return made
 
 
-def settings(name: str) -> tuple[dict[str, Any], ...]:
-    """What the fastest of is looked for; one empty setting where there is nothing to choose."""
+def settings(name: str, feeds: tuple[str, ...] = ()) -> tuple[dict[str, Any], ...]:
+    """What the fastest of is looked for; one empty setting where there is nothing to choose.
+
+    Args:
+        feeds: kinds of workers to try as well; our own loader has only its processes.
+    """
     row = ROWS[name]
     module = import_module(f".{row.maker.split(':')[0]}", __package__)
-    return getattr(module, row.settings) if row.settings else ({},)
+    own: tuple[dict[str, Any], ...] = getattr(module, row.settings) if row.settings else ({},)
+    if not feeds or name == "coaug":
+        return own
+    return tuple({"feed": feed, **setting} for feed in feeds for setting in own)

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from . import maker
 
+READY = 3  # batches a worker that may be ready when a pass begins: they are not counted
 ENOUGH = 120.0  # seconds for a row to start; DALI's graph is compiled in 20
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a row is run on: `views` names the config (see `request.CONFIGS`), `cores` are those it may use."""
+    """What a row is run on: `views` names the config (see `request.CONFIGS`), `cores` are those it may use,
+    `workers` how many threads or processes prepare batches; none: the row itself."""
 
     row: str
     catalog: Path
     views: str
     batch: int
     cores: frozenset[int]
+    workers: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,12 +60,11 @@ def running(job: Job, libraries: Path) -> Iterator[Connection]:
     Args:
         libraries: folder of shared libraries that the process finds first.
     """
-    before = os.environ.get("LD_LIBRARY_PATH", "")
-    os.environ["LD_LIBRARY_PATH"] = f"{libraries}:{before}"  # read once, when a process starts
     ours, theirs = get_context("spawn").Pipe()
     process = get_context("spawn").Process(target=serve, args=(theirs, job))
-    process.start()
-    os.environ["LD_LIBRARY_PATH"] = before
+    before = os.environ.get("LD_LIBRARY_PATH")
+    with mock.patch.dict(os.environ, LD_LIBRARY_PATH=":".join(filter(None, [str(libraries), before]))):
+        process.start()  # the variable is read once, now
     theirs.close()
     try:
         problem = ours.recv() if ours.poll(ENOUGH) else f"did not start within {ENOUGH:.0f} s"
@@ -86,7 +91,9 @@ def serve(pipe: Connection, job: Job) -> None:
         while True:
             pipe.send(run(*pipe.recv()))
     except EOFError:
-        return
+        run.way = None
+        gc.collect()  # workers end, and what they shared is given back
+        os._exit(0)  # libraries' threads may not end in order
 
 
 class Run:
@@ -104,7 +111,7 @@ class Run:
 
         self.job, self.config = job, CONFIGS[job.views]
         self.catalog = Catalog.open(job.catalog).where(min_seconds=self.config.needed_seconds)
-        self.asked = lambda: batches(self.catalog, self.config, job.batch)
+        self.asked = partial(batches, self.catalog, self.config, job.batch)
         self.setting: dict[str, Any] | None = None
         self._set({})
         torch.set_num_threads(1)
@@ -114,14 +121,26 @@ class Run:
     def _set(self, setting: dict[str, Any]) -> None:
         """The row anew, on the clips from the first one on, where its setting is another one."""
         if setting != self.setting:
-            self.way = maker(self.job.row)(self.catalog, self.config, self.job.batch, **setting)
+            self.way: Any = self._made(**setting)
             self.batches, self.setting = self.asked(), setting
+
+    def _made(self, feed: str = "threads", **setting: Any) -> Any:
+        make = partial(maker(self.job.row), self.catalog, self.config, self.job.batch, **setting)
+        if not self.job.workers:
+            return make()
+        if self.job.row == "coaug":
+            return make(workers=self.job.workers)
+        from .feed import Fed
+
+        return Fed(make, self.asked, feed, self.job.workers)
 
     def __call__(self, setting: dict[str, Any], steps: int) -> Passed:
         self._set(setting)
+        self._settle()
+        for _ in range(READY * self.job.workers):
+            self.way(next(self.batches))
         asked = [next(self.batches) for _ in range(steps)]
         waits, cpu, before = [], 0.0, getattr(self.way, "decoded", None)
-        self._settle()
         for batch in asked:
             getattr(self.way, "prepare", lambda _: None)(batch)
             marks = time.perf_counter(), cpu_seconds()
@@ -130,13 +149,13 @@ class Run:
             cpu += cpu_seconds() - marks[1]
         mark = cpu_seconds()
         self._settle()
-        cpu += cpu_seconds() - mark
+        cpu += cpu_seconds() - mark if not self.job.workers else 0.0  # else it is the next pass's
         clips = steps * self.job.batch * len(self.config.views)
         return Passed(clips, cpu, sum(waits), tuple(waits), self._decoded(asked, before), peak_mb())
 
     def _settle(self) -> None:
-        """Work that goes on behind a row's back belongs to whoever started it."""
-        if getattr(self.way, "settles", False):
+        """What goes on behind a row's back belongs to whoever started it, and must not disturb the next row."""
+        if self.job.workers or getattr(self.way, "settles", False):
             settle()
 
     def _decoded(self, asked: list[Any], before: int | None) -> float | None:
@@ -146,7 +165,7 @@ class Run:
         shown = sum(
             len(np.unique(np.floor(r.times * r.recording.video.fps + 1e-6))) for b in asked for r in b
         )
-        return (self.way.decoded - before) / shown  # type: ignore[attr-defined]
+        return (self.way.decoded - before) / shown
 
 
 def settle(idle: float = 0.002) -> None:
