@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path("gpu-check.json")
+COPIES = 16  # of every film, so that a batch has as many files as a real one
 
 
 def main() -> int:
@@ -29,7 +31,9 @@ def main() -> int:
     report: dict[str, Any] = {"machine": machine(), "driver_libraries": driver_libraries(), "tests": tests()}
     report["loader"] = demo_rates()
     report["loader_packed_mjpeg"] = packed_rates()
-    report["augment"] = augmentation()
+    report["sustained"] = sustained_rates()
+    report["augment"] = rows_of("augment.py", "--device", "cuda", "--batch", "16")
+    report["headspace"] = rows_of("headspace.py", "--packed")
     OUT.write_text(json.dumps(report, indent=1))
     print(json.dumps(report, indent=1))
     failed = [name for name, outcome in report["tests"].items() if outcome != "passed"]
@@ -110,20 +114,45 @@ def loader_rates(catalog: Path) -> dict[str, float]:
     return rates
 
 
-def augmentation() -> list[dict[str, Any]]:
-    """Rows of benchmarks/augment.py: each preset's chain, ours and in torch, and the time to copy a batch once."""
+def sustained_rates(seconds: float = 60.0) -> dict[str, float]:
+    """Clips a second for a minute, pictures and sound: films as downloaded, and packed; targets are 1,000 and 3,000."""
+    from films import made
+
+    from coaug.pipelines.index import index
+    from coaug.pipelines.packed.pack import pack
+    from coaug.pipelines.packed.settings import Packing
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for film, n in product(made("h264.mp4", ROOT / "data" / "films"), range(COPIES)):
+            (folder / f"{film.stem}-{n}.mp4").symlink_to(film.resolve())
+        paths = {"files": index([folder], folder / "films.parquet", progress=False).path}
+        for video in ("h264", "layered", "mjpeg"):
+            packing = Packing(video, audio="pcm")
+            paths[f"packed {video}"] = pack(paths["files"], folder / video, packing, progress=False).path
+        return {name: _sustained(path, seconds) for name, path in paths.items()}
+
+
+def _sustained(catalog: Path, seconds: float) -> float:
+    from rows.request import CONFIGS
+
+    from coaug.pipelines.loader import AVLoader
+
+    with AVLoader(catalog, CONFIGS["two views"], batch_size=64, device="cuda") as loader:
+        batches = (batch for _ in iter(int, 1) for batch in loader)
+        [next(batches) for _ in range(5)]
+        start, clips = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            clips += 2 * len(next(batches))
+        torch.cuda.synchronize()
+        return clips / (time.perf_counter() - start)
+
+
+def rows_of(script: str, *options: str) -> list[dict[str, Any]]:
+    """What another benchmark writes as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         rows = Path(folder) / "rows.json"
-        command = [
-            sys.executable,
-            "benchmarks/augment.py",
-            "--device",
-            "cuda",
-            "--batch",
-            "16",
-            "--json",
-            str(rows),
-        ]
+        command = [sys.executable, f"benchmarks/{script}", *options, "--json", str(rows)]
         subprocess.run(command, cwd=ROOT, check=False)
         found: list[dict[str, Any]] = json.loads(rows.read_text()) if rows.exists() else []
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import re
 import statistics
@@ -21,6 +22,8 @@ from rows.ffmpeg_names import ffmpeg_folder
 from rows.worker import Job, Passed, Unavailable, running
 from scipy.stats import bootstrap
 
+LONG = 1.0  # seconds of a pass
+MOST = 64  # batches of one
 Row = dict[str, Any]
 Say = Callable[[str], None]
 
@@ -31,6 +34,7 @@ class Running:
     def __init__(self, job: Job, pipe: Any) -> None:
         self.job, self.pipe = job, pipe
         self.setting: Row = {}
+        self.steps = 1
 
     def choose(self, steps: int, say: Say) -> None:
         """Take the fastest of the row's settings: the least of three passes each, in turns."""
@@ -42,6 +46,11 @@ class Running:
             said = ", ".join(f"{key} {value}" for key, value in self.setting.items())
             most = max(costs) / min(costs)
             say(f"{self.job.row}: {said}; the slowest of {len(tried)} settings takes {most:.2f} x as long")
+
+    def warm(self, steps: int) -> None:
+        """A pass that is not counted; those that are take `LONG`, for what is short is at the mercy of chance."""
+        wall = self.passed(steps).wall / steps
+        self.steps = min(max(steps, math.ceil(LONG / wall)), MOST)
 
     def passed(self, steps: int, setting: Row | None = None) -> Passed:
         """Raises Unavailable where the row fails."""
@@ -62,13 +71,13 @@ def measured(jobs: Mapping[str, Job], repeats: int, steps: int, say: Say) -> dic
             with left_out(name, say):
                 rows[name] = Running(job, stack.enter_context(running(job, libraries)))
                 rows[name].choose(steps, say)
-                rows[name].passed(steps)
+                rows[name].warm(steps)
                 passes[name] = []
         for _ in range(repeats):
             for name in list(passes):
                 found = passes.pop(name)
                 with left_out(name, say):
-                    passes[name] = [*found, rows[name].passed(steps)]
+                    passes[name] = [*found, rows[name].passed(rows[name].steps)]
     return passes
 
 

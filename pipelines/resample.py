@@ -33,6 +33,7 @@ def phases(ratio: Fraction) -> int:
     return 1 if ratio == 1 else min(q * -(-FEWEST // q), MOST)
 
 
+@lru_cache(maxsize=128)
 def bank(rates: Fraction, speed: float) -> NDArray[np.float32]:
     """Taps for every phase, (P, K) float32: row j weighs the K samples around a position j/P after a sample.
 

@@ -12,7 +12,7 @@ import signal
 import threading
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -253,7 +253,7 @@ class Source:
     def _played(self, sound: Sound, timeline: Timeline, deadline: Deadline) -> Arrays:
         """What the timeline operator needs of one view."""
         config, seconds = self.config.audio, self.config.clip_seconds
-        rates = Fraction(int(sound.rate), config.rate)
+        rates = _ratio(int(sound.rate), config.rate)
         speed = timeline.time.steepest if config.antialias and config.speed_on == "waveform" else 1.0
         deadline.at("thin")
         pcm, every = thin(sound.pcm, float(rates) * speed)
@@ -270,6 +270,9 @@ class Source:
         self.__dict__.update(state)
         if parent := multiprocessing.parent_process():
             _serve(parent)
+
+
+_ratio = lru_cache(Fraction)  # files have few rates
 
 
 def _serve(parent: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def with_labels(table: pa.Table, names: tuple[str, ...]) -> pa.Table:
     return table.replace_schema_metadata({LABELS: json.dumps(names)})
 
 
+@lru_cache(maxsize=1024)  # samples of a pack name few shards
 def beside(catalog: Path, path: str) -> str:
     """A shard's path as its catalog names it: relative to the catalog's folder, unless absolute or a URL."""
     return path if "://" in path else str(catalog.parent / path)

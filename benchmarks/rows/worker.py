@@ -72,6 +72,7 @@ def running(job: Job, libraries: Path) -> Iterator[Connection]:
             raise Unavailable(problem)
         yield ours
     except EOFError:
+        process.join(10)
         raise Unavailable(f"its process ended with status {process.exitcode}") from None
     finally:
         ours.close()  # ends it
