@@ -61,7 +61,7 @@ def main() -> None:
     for name, path in (("files", catalog), ("packed", packs)):
         found = stages(Catalog.open(path).where(min_seconds=config.needed_seconds), config, options)
         show(name, found)
-        rows += [{"name": f"{name}, {row['name']}", **row} | {"source": name} for row in found]
+        rows += [row | {"name": f"{name}, {row['name']}"} for row in found]
     write([row | machine() for row in rows], options.json, options.csv)
 
 
