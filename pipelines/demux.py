@@ -6,16 +6,30 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+from .deadline import Deadline
 
-def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
+OFTEN = 16  # packets between two looks at the clock; a read that hangs is interrupted by FFmpeg itself
+
+
+def packets_of(container: Any, *streams: Any, deadline: Deadline | None = None) -> Iterator[Any]:
     """`container.demux(*streams)` for readers that stop early: PyAV's own generator then leaks a packet, 160 bytes.
 
     Raises:
         ValueError: a stream that the file's beginning does not announce, which PyAV does not expect.
         av.FFmpegError: the packets cannot be read.
+        MediaError: past the deadline.
     """
     with closing(container.demux(*streams)) as packets:
         try:
-            yield from packets
+            if deadline is None:
+                yield from packets
+                return
+            left = OFTEN
+            for packet in packets:
+                left -= 1
+                if not left:
+                    deadline.check()
+                    left = OFTEN
+                yield packet
         except IndexError:
             raise ValueError("a stream begins in the middle of the file") from None

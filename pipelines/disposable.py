@@ -57,7 +57,7 @@ def without_disposable(packets: list[Any], wanted: NDArray[np.bool_], codec: Any
 def uses(packets: list[Any], codec: Any) -> list[Use] | None:
     """Each packet's use, or None where all of them are needed."""
     rule = RULES.get(codec.codec.canonical_name)
-    if rule is None or any(p.has_sidedata("new_extradata") for p in packets):
+    if rule is None or any(d.data_type == "new_extradata" for p in packets for d in p.iter_sidedata()):
         return None
     return rule([memoryview(p) for p in packets], bytes(codec.extradata or b""))
 

@@ -143,10 +143,10 @@ class _Reader:
         while (packet := next(packets, None)) is not None:
             segments[-1].packets.append(packet)
             key = packet if packet.is_keyframe else key
-            if packet.dts is None:
+            if packet.dts is None or (now := packet.dts * self.base - EPSILON) <= times[done]:
                 continue
             # pts >= dts: from here on nothing is shown in time for the instants before this one
-            passed, done = done, bisect_left(times, packet.dts * self.base - EPSILON, done)
+            passed, done = done, bisect_left(times, now, done)
             if done == len(times):
                 break
             if done > passed and back is None and self._seek_pays(packet, key, *times[done - 1 : done + 1]):
@@ -193,10 +193,8 @@ class _Reader:
         return next((p for p in packets if p.is_keyframe and p.pts is not None), None), packets
 
     def _packets(self) -> Iterator[Any]:
-        for packet in packets_of(self.container, self.stream):
-            self.deadline.check()
-            if packet.size:
-                yield packet
+        packets = packets_of(self.container, self.stream, deadline=self.deadline)
+        return (packet for packet in packets if packet.size)
 
 
 def _late(key: Any, instant: float) -> bool:

@@ -27,10 +27,6 @@ from .samples import Clock, Run, rewind
 PRIMING = {"opus": 1.5}
 USUAL = 0.3
 GAP = 0.02  # seconds between two time stamps more than was decoded: samples are missing
-KINDS = {  # FFmpeg's sample formats
-    name: np.dtype(kind)
-    for name, kind in {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}.items()
-}
 MATROSKA = "matroska,webm"
 UNTIMED = {("ogg", "flac")}  # FFmpeg's time stamps after a seek are off by pages
 
@@ -38,7 +34,7 @@ UNTIMED = {("ogg", "flac")}  # FFmpeg's time stamps after a seek are off by page
 def runs(
     container: Any, stream: Any, first: int, last: int, deadline: Deadline
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """(number of its first sample, (n,) mono) of every frame that samples [first, last) need.
+    """(number of its first sample, (n,) mono) of all sound without a gap that samples [first, last) need.
 
     Bit for bit as in a full decode, except for codecs that draw noise at random (AAC with noise substitution, AC-3) and
     for the first packet of a container whose sound has been read before (FFmpeg's AAC decoder keeps its overlap).
@@ -52,20 +48,30 @@ def runs(
     clock = Clock(container, stream, deadline)
     early = first - clock.slack - priming(stream.codec_context) * clock.rate
     found: list[Run] = []
-    for packet in _needed(container, stream, early / clock.rate, deadline):
+    enough = last + clock.slack + GAP * clock.rate  # whatever the first stamp was
+    for packets in _together(_needed(container, stream, early / clock.rate, deadline), enough / clock.tick):
         deadline.at("audio")
-        for frame in packet.decode():
+        for frame in chain.from_iterable(packet.decode() for packet in packets):
             _append(found, clock, frame)
         deadline.at("demux")
-        if found and found[-1].end >= last + clock.slack + GAP * clock.rate:  # whatever the first stamp was
+        if found and found[-1].end >= enough:
             break
     deadline.at("audio")
     for run in found:
         position = clock.position(run)
-        for frame in run.frames:  # to put them together first would be one more copy
-            unheard = max(clock.origin - position, 0)
-            yield position + unheard, frame[unheard:]
-            position += len(frame)
+        unheard = max(clock.origin - position, 0)
+        yield position + unheard, run.buffer.read()[unheard:]
+
+
+def _together(packets: Iterator[Any], last: float) -> Iterator[list[Any]]:
+    """All packets that end before `last` ticks by their stamps, then one after the other."""
+    waiting: list[Any] = []
+    for packet in packets:
+        waiting.append(packet)
+        if packet.pts is None or packet.pts + (packet.duration or 0) >= last:
+            yield waiting
+            waiting = []
+    yield waiting
 
 
 def priming(codec: Any) -> float:
@@ -80,68 +86,38 @@ def _append(found: list[Run], clock: Clock, frame: Any) -> None:
         return  # nobody can tell where this belongs
     if not found or abs(due - found[-1].end) > GAP * clock.rate:
         found.append(Run())
-    found[-1].add(due, mono(frame))
-
-
-def mono(frame: Any) -> NDArray[np.float32]:
-    """The channels' mean, (n,) in [-1, 1]. (Frames are many and short: `to_ndarray` would take twice as long.)"""
-    name, channels = frame.format.name, frame.layout.nb_channels
-    planes, kind = frame.planes[:channels], KINDS[name.rstrip("p")]  # of eight planes PyAV makes nine
-    if name[-1] == "p":
-        tracks = [np.frombuffer(plane, kind, frame.samples) for plane in planes]
-    else:
-        tracks = list(np.frombuffer(planes[0], kind, frame.samples * channels).reshape(-1, channels).T)
-    total = _mean(tracks)
-    if kind.kind == "f":
-        return total
-    middle, full = (128, 128) if kind.kind == "u" else (0, -int(np.iinfo(kind).min))
-    return (total - np.float32(middle)) * np.float32(1 / full)
-
-
-def _mean(tracks: list[NDArray[Any]]) -> NDArray[np.float32]:
-    """In memory of its own: the tracks lie in the decoder's."""
-    if len(tracks) == 1:
-        return tracks[0].astype(np.float32)
-    total: NDArray[np.float32] = np.add(tracks[0], tracks[1], dtype=np.float32)
-    for track in tracks[2:]:
-        np.add(total, track, out=total, dtype=np.float32)
-    total /= len(tracks)
-    return total
+    found[-1].add(due, frame)
 
 
 def _needed(container: Any, stream: Any, seconds: float, deadline: Deadline) -> Iterator[Any]:
     """Packets from the last one that begins at or before `seconds`, or from the first; demuxing costs little."""
     begun: list[Any] = []
     early = _early(stream, seconds)
-    packets = _landed(container, stream, seconds)
+    packets = _landed(container, stream, seconds, deadline)
     for packet in packets:
-        deadline.check()
         if early(packet):
             begun.clear()
         elif begun and packet.pts is not None:
-            yield from chain(begun, [packet])
+            begun.append(packet)
             break
         begun.append(packet)
-    else:
-        yield from begun
-    for packet in packets:
-        deadline.check()
-        yield packet
+    yield from begun
+    yield from packets
 
 
-def _landed(container: Any, stream: Any, seconds: float) -> Iterator[Any]:
+def _landed(container: Any, stream: Any, seconds: float, deadline: Deadline) -> Iterator[Any]:
     """The packets after a seek to `seconds`, the first of them no later than that unless it is the very first."""
     early, start = _early(stream, seconds), float((stream.start_time or 0) * stream.time_base)
     untimed = (container.format.name, stream.codec_context.name) in UNTIMED
     for back in (0.0, 2.0) if seconds > start and not untimed else ():  # some indexes point too far
         with suppress(av.FFmpegError):  # FLAC: cannot find its last packets
             _seek(container, stream, max(seconds - back, start))
-            packets = packets_of(container, stream)
+            packets = packets_of(container, stream, deadline=deadline)
             first = next(packets, None)
             if first is not None and early(first):
                 return chain([first], packets)
     rewind(container, stream)
-    return packets_of(container, stream)
+    return packets_of(container, stream, deadline=deadline)
 
 
 def _early(stream: Any, seconds: float) -> Callable[[Any], bool]:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 
 from .demux import packets_of
+from .mono import MonoBuffer
 
 if TYPE_CHECKING:
     from .media import Deadline
@@ -28,26 +28,26 @@ BLOCKS = {"opus": 120, "vorbis": 64}  # samples: packets differ in length, all a
 
 @dataclass
 class Run:
-    """Decoded sound without a gap: `frames` of (n,) and when each was `due`, in samples (nan: unknown)."""
+    """Decoded sound without a gap: of each frame how long it is and when it was `due`, in samples (nan: unknown)."""
 
-    frames: list[NDArray[np.float32]] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
     due: list[float] = field(default_factory=list)
-    samples: int = 0
+    buffer: MonoBuffer = field(default_factory=MonoBuffer)
 
     @property
     def end(self) -> float:
         """When the next frame is due by the first one's time stamp."""
-        return self.due[0] + self.samples
+        return self.due[0] + self.buffer.samples
 
-    def add(self, due: float, frame: NDArray[np.float32]) -> None:
+    def add(self, due: float, frame: Any) -> None:
         """Appends a frame."""
         self.due.append(due)
-        self.frames.append(frame)
-        self.samples += len(frame)
+        self.lengths.append(frame.samples)
+        self.buffer.write(frame)
 
     def begins(self, slack: int) -> tuple[float, float]:
         """The earliest and the latest place of the first sample by any frame's stamp."""
-        lengths = np.array([len(frame) for frame in self.frames])
+        lengths = np.array(self.lengths)
         places = np.array(self.due) - (np.cumsum(lengths) - lengths)
         known = np.sort(places[~np.isnan(places)])
         alike = known[np.abs(known - known[len(known) // 2]) <= slack]  # FFmpeg misplaces some Vorbis in Ogg
@@ -75,8 +75,7 @@ class Clock:
         if self.delay and self.stream.codec_context.is_open:  # only a new decoder cuts off what comes before
             return self._start, self._start - self.delay
         rewind(self.container, self.stream)
-        for packet in packets_of(self.container, self.stream):
-            self.deadline.check()
+        for packet in packets_of(self.container, self.stream, deadline=self.deadline):
             for frame in packet.decode():
                 if frame.pts is not None:
                     return round(self.due(frame)), round(self.due(frame)) + int(frame.samples)
@@ -97,7 +96,7 @@ class Clock:
         if self.exact and high - low < 0.5:
             return round(low)
         begin, end = self.first
-        block = self.block or max(end - begin, *map(len, run.frames))
+        block = self.block or max(end - begin, *run.lengths)
         return counted(run, end, block, self.slack)
 
 
@@ -106,7 +105,7 @@ def counted(run: Run, phase: int, block: int, slack: int) -> int:
 
     Between two frames lie phase + n * block samples; a track's first frame may have lost its start, its last its end.
     """
-    ahead = len(run.frames[0]) if len(run.frames) > 1 else 0
+    ahead = run.lengths[0] if len(run.lengths) > 1 else 0
     edge = sum(run.begins(slack)) / 2 + ahead  # stamps are rounded both ways
     snapped = phase + block * round((edge - phase) / block)
     return (snapped if abs(snapped - edge) <= slack else round(edge)) - ahead

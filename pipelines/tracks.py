@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .catalog import AudioStream, VideoStream
 from .demux import packets_of
-from .pcm import mono
+from .mono import mono
 
 SILENCE_DB = -60.0
 """A track that is nowhere louder (100 ms RMS, dBFS of the channels' mean) counts as silent."""

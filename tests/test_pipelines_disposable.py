@@ -328,8 +328,8 @@ class Packet(bytes):
     is_keyframe = False
     settings = False
 
-    def has_sidedata(self, kind: str) -> bool:
-        return self.settings and kind == "new_extradata"
+    def iter_sidedata(self) -> Iterator[Any]:
+        yield from [SimpleNamespace(data_type="new_extradata")] * self.settings
 
 
 CODEC = SimpleNamespace(codec=SimpleNamespace(canonical_name="any"), extradata=None)

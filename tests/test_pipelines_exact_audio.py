@@ -217,6 +217,6 @@ def test_milliseconds_tell_the_sample(
     stamp = (lambda k: k * 1000 // rate) if truncated else (lambda k: round(k * 1000 / rate))
     places = origin + block * np.arange(before, before + count)
     due = [stamp(int(k)) * rate / 1000 for k in places]
-    run = Run([np.zeros(block, np.float32)] * count, due, count * block)
+    run = Run([block] * count, due)
     begin = round(stamp(origin) * rate / 1000)  # where a full decode puts its first sample
     assert counted(run, begin, block, slack=rate // 500 + 1) == begin + before * block

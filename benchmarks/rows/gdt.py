@@ -41,7 +41,7 @@ from torch import Tensor
 from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig
 from coaug.pipelines.groups import only
-from coaug.pipelines.pcm import mono
+from coaug.pipelines.mono import mono
 
 from .finish import Finish
 from .request import Request
