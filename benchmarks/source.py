@@ -155,7 +155,10 @@ def whole_source(name: str, options: argparse.Namespace) -> list[Row]:
         "undropped": Sourced(catalog, False),
     }
     seconds = measured(ways, options)
-    ratios = {way: statistics.median(s) / statistics.median(seconds["decode"]) for way, s in seconds.items()}
+    alone = seconds["decode"]  # of the same samples in each pass
+    ratios = {
+        way: statistics.median(a / b for a, b in zip(s, alone, strict=True)) for way, s in seconds.items()
+    }
     costs = {
         way: f"{each.decoded / each.shown:.2f}" for way, each in ways.items() if isinstance(each, Sourced)
     }

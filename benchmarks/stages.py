@@ -97,13 +97,18 @@ def by_stage(
     loaded: Loaded, steps: int, clock: Callable[[], float], total: Callable[[], float]
 ) -> dict[str, float]:
     """Seconds of every stage of the source, and of all, for a few batches."""
+    marks: list[dict[str, float]] = []
+
+    def step() -> None:
+        loaded([])
+        marks.append(_spent(loaded))
+
     with ticking(clock):
         loaded([])  # what was prepared ahead by another clock
-        settle()
-        before = _spent(loaded)
-        seconds = one(lambda: loaded([]), steps, total)
-        after = _spent(loaded)
-    return {LABELS.get(s, s): after[s] - before[s] for s in after} | {"all": seconds}
+        seconds = one(step, steps, total)
+        step()  # a batch is handed out, and counted, a step after it was made
+    first, last = marks[0], marks[-1]
+    return {LABELS.get(s, s): last[s] - first[s] for s in last} | {"all": seconds}
 
 
 def one(step: Callable[[], Any], steps: int, clock: Callable[[], float]) -> float:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import pairwise
 from operator import or_
+from struct import Struct
 from typing import NamedTuple
 
 
@@ -56,6 +57,18 @@ def nal_units(data: bytes | memoryview, extradata: bytes, *, hevc: bool) -> list
     return units if at == end else []
 
 
+LENGTH_AND_HEADER = Struct(">IB")
+
+
+def avc_headers(data: memoryview, extradata: bytes) -> bytes:
+    """The headers of the NAL units in an H.264 packet, a byte each. (Most packets in files are one unit.)"""
+    if extradata[:1] == b"\1" and len(extradata) > 6 and extradata[4] & 3 == 3 and len(data) > 4:
+        size, header = LENGTH_AND_HEADER.unpack_from(data)
+        if size == len(data) - 4:
+            return bytes((header,))
+    return bytes([unit[0] for unit in nal_units(data, extradata, hevc=False)])
+
+
 def avc_sequences(extradata: bytes) -> list[bytes]:
     """The sequence parameter sets in H.264's `extradata`, either form (ISO/IEC 14496-15, 5.3.3.1.2)."""
     if extradata[:1] != b"\1" or len(extradata) < 7:
@@ -71,6 +84,7 @@ def avc_sequences(extradata: bytes) -> list[bytes]:
 WITH_CHROMA = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}  # profile_idc
 
 
+@lru_cache  # files of one encoder have one and the same
 def avc_is_plain(sequence: bytes) -> bool:
     """Whether a sequence parameter set (Rec. ITU-T H.264, 7.3.2.1.1) says that all pictures are whole frames, and how
     far they are reordered. Raises UnreadError: cut off, or with scaling lists."""

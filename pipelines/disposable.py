@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .bitstream import Av1Frame, UnreadError, av1_frames, avc_is_plain, avc_sequences, nal_units
+from .bitstream import Av1Frame, UnreadError, av1_frames, avc_headers, avc_is_plain, avc_sequences, nal_units
 
 
 class Use(NamedTuple):
@@ -77,12 +77,12 @@ def referred(found: Sequence[Use], wanted: Sequence[bool], keys: Sequence[bool])
 def _h264(packets: list[memoryview], extradata: bytes) -> list[Use]:
     """By nal_ref_idc (Rec. ITU-T H.264, 7.4.1) of all slices. Left as they are: interlaced video, where a field may
     come alone in a packet, and video that does not tell its delay, which FFmpeg guesses from the pictures it gets."""
-    units = [nal_units(p, extradata, hevc=False) for p in packets]
-    headers = [bytes([unit[0] for unit in packet]) for packet in units]
+    headers = [avc_headers(p, extradata) for p in packets]
     uses = {kinds: _avc_use(kinds) for kinds in set(headers)}  # few, of many packets
     sequences = set(avc_sequences(extradata))
     if any(header & 31 == 7 for header in chain.from_iterable(uses)):
-        sequences |= {bytes(unit) for unit in chain.from_iterable(units) if unit[0] & 31 == 7}
+        units = chain.from_iterable(nal_units(p, extradata, hevc=False) for p in packets)
+        sequences |= {bytes(unit) for unit in units if unit[0] & 31 == 7}
     with suppress(UnreadError):
         if sequences and all(map(avc_is_plain, sequences)):
             return [uses[kinds] for kinds in headers]
