@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels.cross_affinity import own_pairs, pair_weights, precise, similarities
-from .infonce import negatives, pair_losses, sample_mean
+from ..kernels.cross_affinity import precise
+from ..kernels.soft_infonce import Pairs as Pairs
+from ..kernels.soft_infonce import soft_infonce
 
-Pairs = Literal["diagonal", "all"]
 Mapping = Literal["identity", "linear", "mlp"]
 
 
@@ -71,38 +71,24 @@ class SoftInfoNCE(nn.Module):
             A scalar, and `lambda.true` and `lambda.shuffled`: the mean weight of pairs of one sample and of pairs
             of two different ones, over all view pairs. Weights that mean something tell the two apart.
         """
-        weights = self.weights(y_audio, y_video, valid)
-        if self.pairs == "diagonal":
-            losses = pair_losses(z_audio, z_video, self.temperature, valid)
-            loss = sample_mean(own_pairs(weights) * losses, valid)
-        else:
-            losses = all_pair_losses(z_audio, z_video, self.temperature, valid)
-            loss = _pair_mean(weights * losses, _both(valid, weights))
-        return loss, _figures(weights.detach(), valid)
+        loss, true, shuffled = soft_infonce(
+            z_audio,
+            z_video,
+            self.mapped(y_audio),
+            self.mapped(y_video),
+            temperature=self.temperature,
+            affinity_temperature=self.affinity_temperature,
+            clamp=self.clamp,
+            pairs=self.pairs,
+            valid=valid,
+            check_finite=False,  # NaN becomes the loss's, for the training loop to report with its batch
+        )
+        return loss, {"lambda.true": true, "lambda.shuffled": shuffled}
 
-    def weights(self, y_audio: Tensor, y_video: Tensor, valid: Tensor | None = None) -> Tensor:
-        """lambda of every pair, (N, V, N, V), in float32 or better."""
-        if self.detach:
-            y_audio, y_video = y_audio.detach(), y_video.detach()
-        with torch.autocast(y_audio.device.type, enabled=False):
-            audio, video = (self.mapping(F.normalize(precise(y), dim=-1)) for y in (y_audio, y_video))
-            return pair_weights(audio, video, self.affinity_temperature, valid, self.clamp)
-
-
-def all_pair_losses(
-    z_audio: Tensor, z_video: Tensor, temperature: float, valid: Tensor | None = None
-) -> Tensor:
-    """-log of every pair's softmax probability, mean of both directions, (N, V, N, V).
-
-    [i, p, j, q] normalises over what Eq. 1 does for the anchor's own pair: for the audio of sample i in view p, its
-    own video in view q and the videos of other samples in every view. [i, p, i, q] is therefore `pair_losses`.
-    """
-    logits = similarities(z_audio, z_video, temperature)
-    own = own_pairs(logits)
-    of_audio, of_video = negatives(logits, valid)
-    audio_total = torch.logaddexp(own, of_audio[:, :, None])  # [i, p, q]
-    video_total = torch.logaddexp(own, of_video[:, None, :]).transpose(0, 1)  # [p, j, q]
-    return (audio_total[:, :, None] + video_total[None]) / 2 - logits
+    def mapped(self, y: Tensor) -> Tensor:
+        """l(y / |y|), (N, V, width) in float32 or better."""
+        with torch.autocast(y.device.type, enabled=False):
+            return self.mapping(F.normalize(precise(y.detach() if self.detach else y), dim=-1))  # type: ignore[no-any-return]
 
 
 def _mapping(kind: Mapping, width: int) -> nn.Module:
@@ -111,25 +97,3 @@ def _mapping(kind: Mapping, width: int) -> nn.Module:
     if kind == "linear":
         return nn.Linear(width, width)
     return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
-
-
-def _figures(weights: Tensor, valid: Tensor | None) -> dict[str, Tensor]:
-    both = _both(valid, weights)
-    same = torch.eye(len(weights), dtype=torch.bool, device=weights.device)
-    return {
-        "lambda.true": _pair_mean(weights, both & same),
-        "lambda.shuffled": _pair_mean(weights, both & ~same),
-    }
-
-
-def _both(valid: Tensor | None, matrix: Tensor) -> Tensor:
-    """(N, N) bool: both samples of the pair are valid."""
-    n = len(matrix)
-    valid = torch.ones(n, dtype=torch.bool, device=matrix.device) if valid is None else valid
-    return valid[:, None] & valid
-
-
-def _pair_mean(values: Tensor, chosen: Tensor) -> Tensor:
-    """Mean of (N, V, N, V) over the view pairs of the `chosen` (N, N) sample pairs; 0 where there is none."""
-    per_pair = values.mean((1, 3))
-    return per_pair.masked_fill(~chosen, 0).sum() / chosen.sum().clamp(min=1)

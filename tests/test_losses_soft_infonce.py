@@ -3,12 +3,13 @@ import math
 
 import pytest
 import torch
+from contrastive_reference import all_pair_losses, pair_losses, pair_weights
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from coaug.kernels.cross_affinity import cross_affinity, pair_weights, paired_weights
-from coaug.losses.infonce import infonce, pair_losses
-from coaug.losses.soft_infonce import SoftInfoNCE, all_pair_losses
+from coaug.kernels.cross_affinity import cross_affinity, paired_weights
+from coaug.losses.infonce import infonce
+from coaug.losses.soft_infonce import SoftInfoNCE
 
 ETA, AFFINITY = 0.3, 0.4
 MASKS = [[True] * 4, [True, False, True, True]]
@@ -129,7 +130,7 @@ def test_the_recorded_pair_has_weight_one():
 
 def test_extreme_affinities_keep_finite_gradients():
     y_audio, y_video = (y.float().requires_grad_() for y in embeddings(6, 2)[2:])
-    weights = pair_weights(y_audio, y_video, 1e-4, clamp=(0.1, 2.0))
+    weights = paired_weights(y_audio, y_video, 1e-4, clamp=(0.1, 2.0))
     weights.sum().backward()
     assert weights.min() >= 0.0999
     assert weights.max() <= 2.0001
@@ -194,6 +195,12 @@ def test_own_pairs_of_the_full_reading_are_infonce():
     z_audio, z_video, *_ = embeddings(6, 3)
     own = all_pair_losses(z_audio, z_video, ETA)[range(6), :, range(6), :]
     torch.testing.assert_close(own, pair_losses(z_audio, z_video, ETA))
+
+
+def test_own_weights_are_those_of_the_whole_matrix():
+    *_, y_audio, y_video = embeddings(6, 2)
+    whole = pair_weights(y_audio, y_video, 0.3, clamp=(0.2, 3.0))[range(6), :, range(6), :]
+    torch.testing.assert_close(paired_weights(y_audio, y_video, 0.3, clamp=(0.2, 3.0)), whole)
 
 
 @pytest.mark.parametrize("pairs", ["diagonal", "all"])
