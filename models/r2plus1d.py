@@ -56,12 +56,14 @@ def _channels_last(layers: nn.Sequential, x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def _spatial(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> Frames:
+def spatial(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> Frames:
+    """1 x k x k convolution of that stride in space, batch norm, ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     return Frames(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-def _temporal(inputs: int, outputs: int, stride: int = 1, *, relu: bool = True) -> Timelines:
+def temporal(inputs: int, outputs: int, stride: int = 1, *, relu: bool = True) -> Timelines:
+    """3 x 1 x 1 convolution of that stride in time, batch norm and, if asked, ReLU."""
     conv = nn.Conv2d(inputs, outputs, (3, 1), (stride, 1), (1, 0), bias=False)
     return Timelines(conv, nn.BatchNorm2d(outputs), *([nn.ReLU(inplace=True)] if relu else []))
 
@@ -73,9 +75,9 @@ class Block(nn.Module):
         super().__init__()
         between = mid_channels(inputs, outputs) if mid == "balanced" else outputs
         self.conv1 = nn.Sequential(
-            _spatial(inputs, between, stride=stride), _temporal(between, outputs, stride)
+            spatial(inputs, between, stride=stride), temporal(between, outputs, stride)
         )
-        self.conv2 = nn.Sequential(_spatial(outputs, between), _temporal(between, outputs, relu=False))
+        self.conv2 = nn.Sequential(spatial(outputs, between), temporal(between, outputs, relu=False))
         self.stride = stride
         self.downsample: Frames | None = None
         if stride != 1 or inputs != outputs:
@@ -107,7 +109,7 @@ class R2Plus1d(nn.Module):
         super().__init__()
         inner = round(width * 45 / 64)
         self.out_features = 8 * width
-        self.stages = nn.ModuleDict({"conv1_1": _spatial(3, inner, 7, 2), "conv1_2": _temporal(inner, width)})
+        self.stages = nn.ModuleDict({"conv1_1": spatial(3, inner, 7, 2), "conv1_2": temporal(inner, width)})
         inputs = width
         for stage, depth in enumerate(blocks):
             outputs = width << stage
