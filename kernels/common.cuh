@@ -1,6 +1,6 @@
 // What the kernels share: loads as float, warp reductions, a counter-based random generator.
 //
-// Compiles with nvrtc for sm_70 and newer, and with a C++ compiler under tests/cuda_on_cpu.h.
+// Compiles with nvrtc for sm_70 and newer, and with a C++ compiler under tests/cuda_headers/.
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

@@ -1,57 +1,32 @@
-"""Runs a `.cu` file's kernels on the CPU: cuda_on_cpu.h, a C++ compiler and ctypes.
+"""Runs a `.cu` file's kernels on the CPU: cuda_headers/, a C++ compiler (cuda_build.py) and ctypes.
 
     run("agreement_topk", "function", grid, block, [array, 3, 0.5], shared_bytes=0, WIDTH=128)
 
-What that means and what it does not catch stands at the top of cuda_on_cpu.h. Where there is no compiler
-`NoCompiler` is raised; `needs_compiler` marks tests that are to be skipped there.
+What that means and what it does not catch stands at the top of cuda_headers/cuda_on_cpu.h. Where there is no
+compiler `NoCompiler` is raised; `needs_compiler` marks tests that are to be skipped there.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import re
-import shlex
-import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Sequence
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
+from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
-
-import coaug.kernels
-
-KERNELS = Path(coaug.kernels.__file__).resolve().parent
-HEADER = Path(__file__).with_name("cuda_on_cpu.h")
-# hidden: otherwise two libraries would share the static variables, shared memory among them, of inline functions
-FLAGS = (
-    *("-x", "c++", "-std=c++17", "-O2", "-fPIC", "-shared", "-w"),
-    *("-ffp-contract=off", "-fno-strict-aliasing", "-fvisibility=hidden", "-U_FORTIFY_SOURCE"),
-)
-KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(')
-STATIC = re.compile(r"(?<=[ \t{;])__shared__\s[^;=\n]*;")  # in a function, on one line
-DYNAMIC = re.compile(
-    r"extern\s+__shared__\s+(?:(?:__align__|alignas)\s*\(\d+\)\s*)?([\w\s]+?)\s+(\w+)\s*\[\s*\]"
-)
+from cuda_build import KERNELS, NoCompiler, compiler, library
 
 Order = Literal["forward", "reverse"]
 
 
-class NoCompiler(RuntimeError):
-    """There is no C++ compiler on this machine."""
-
-
 class KernelError(RuntimeError):
-    """A kernel broke a rule that cuda_on_cpu.h watches."""
+    """A kernel broke a rule that cuda_headers/cuda_on_cpu.h names."""
 
 
 def run(
@@ -75,13 +50,13 @@ def run(
         NoCompiler, KernelError: see there.
         TypeError: an argument does not fit its parameter.
     """
-    library = _library(_path(name), tuple(sorted(defines.items())))
-    _check(function, _kinds(library, function), args)
+    compiled = library(_path(name), tuple(sorted(defines.items())))
+    _check(function, _kinds(compiled, function), args)
     values = [_value(x) for x in args]
     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(x) for x in values))
     sizes = [(ctypes.c_uint * 3)(*_three(size)) for size in (grid, block)]
     with _lock:  # the launch's state is global, and ctypes releases the interpreter
-        launch = getattr(library, f"launch_{function}")
+        launch = getattr(compiled, f"launch_{function}")
         launch.restype = ctypes.c_char_p
         error = launch(*sizes, ctypes.c_size_t(shared_bytes), pointers, order == "reverse").decode()
     if error:
@@ -105,17 +80,16 @@ class Module:
         run(self.name, function, grid, block, args, shared_bytes, self.order, **self.defines)
 
 
+def kernel_file(text: str) -> Path:
+    """A `.cu` file of common.cuh and `text`, for tests of a few lines of CUDA; it is gone when the process ends."""
+    path = Path(_scratch().name) / f"case-{crc32(text.encode()):08x}.cu"
+    path.write_text('#include "common.cuh"\n' + text, encoding="utf-8")
+    return path
+
+
 @cache
-def compiler() -> tuple[str, ...]:
-    """$CXX, g++, clang++ or zig from the `ziglang` package, whichever is there first."""
-    if os.environ.get("CXX"):
-        return tuple(shlex.split(os.environ["CXX"]))
-    for name in ("g++", "clang++"):
-        if path := shutil.which(name):
-            return (path,)
-    if find_spec("ziglang"):
-        return (sys.executable, "-m", "ziglang", "c++")
-    raise NoCompiler("no C++ compiler: install g++ or clang++, or `pip install ziglang`, or set CXX")
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="coaug-cu-")
 
 
 def _has_compiler() -> bool:
@@ -136,77 +110,9 @@ def _path(name: str | Path) -> Path:
     return name if isinstance(name, Path) else KERNELS / f"{name}.cu"
 
 
-@cache
-def _library(path: Path, defines: tuple[tuple[str, int | str], ...]) -> ctypes.CDLL:
-    """The file compiled under `defines`, from the cache if it is there."""
-    files = {path.name: _rewritten(path) + _launchers(path)}
-    for folder in dict.fromkeys((KERNELS, path.parent)):
-        files |= {header.name: _rewritten(header) for header in folder.glob("*.cuh")}
-    files |= dict.fromkeys(("cuda_fp16.h", "cuda_bf16.h", "mma.h"), "")  # cuda_on_cpu.h stands for them
-    files[HEADER.name] = HEADER.read_text(encoding="utf-8")
-    command = [*compiler(), *FLAGS, *(f"-D{key}={value}" for key, value in defines)]
-    digest = hashlib.sha256(repr((command, sorted(files.items()))).encode()).hexdigest()[:24]
-    library = _cache_folder() / f"{path.stem}-{digest}.so"
-    if not library.exists():
-        _compile(command, files, path.name, library)
-    return ctypes.CDLL(str(library))
-
-
-def _compile(command: list[str], files: dict[str, str], main: str, library: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        for name, text in files.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        full = [*command, "-I.", "-include", HEADER.name, main, "-o", "out.so"]
-        done = subprocess.run(full, cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{main} does not compile with cuda_on_cpu.h:\n{done.stderr[-8000:]}")
-        os.replace(Path(folder) / "out.so", library)  # at once: other test processes look for it too
-
-
-def _cache_folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"coaug-cuda-on-cpu-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-def _rewritten(path: Path) -> str:
-    """The text with what macros cannot say about shared memory, line for line.
-
-    `extern __shared__ T name[]` becomes a pointer; after `__shared__ T name[4];` the array is filled with NaN
-    when a block's first thread comes by.
-    """
-    text = path.read_text(encoding="utf-8")
-    text = DYNAMIC.sub(r"\1* \2 = reinterpret_cast<\1*>(cuda_on_cpu::shared_memory)", text)
-    return STATIC.sub(lambda found: found[0] + _fresh(found[0]), text)
-
-
-def _fresh(declaration: str) -> str:
-    """Statements that spoil the declared variables; their names are what stands last between commas."""
-    bare = re.sub(r"<[^>]*>|\[[^\]]*\]|\([^)]*\)", "", declaration.rstrip(";"))
-    names = [part.split()[-1] for part in bare.split(",")]
-    return "".join(f" cuda_on_cpu::fresh(&{name}, sizeof {name});" for name in names)
-
-
-LAUNCHER = """
-CUDA_ON_CPU_EXPORT const char* launch_{0}(unsigned* grid, unsigned* block, size_t shared, void** args, int reverse) {{
-    return cuda_on_cpu::launch({0}, grid, block, shared, args, reverse);
-}}
-CUDA_ON_CPU_EXPORT const char* kinds_{0}() {{
-    static const std::string text = cuda_on_cpu::kinds({0});
-    return text.c_str();
-}}
-"""
-
-
-def _launchers(path: Path) -> str:
-    """C functions to launch each kernel and to ask for its parameters' types."""
-    functions = KERNEL.findall(path.read_text(encoding="utf-8"))
-    return "".join(LAUNCHER.format(name) for name in functions)
-
-
-def _kinds(library: ctypes.CDLL, function: str) -> list[str]:
+def _kinds(compiled: ctypes.CDLL, function: str) -> list[str]:
     try:
-        kinds = getattr(library, f"kinds_{function}")
+        kinds = getattr(compiled, f"kinds_{function}")
     except AttributeError:
         raise ValueError(f'no function {function}: is it `extern "C" __global__ void`?') from None
     kinds.restype = ctypes.c_char_p
