@@ -60,7 +60,7 @@ class Module:
         stream = torch.cuda.current_stream(device).cuda_stream
         with cupy.cuda.Device(device.index), cupy.cuda.ExternalStream(stream, device.index):
             kernel = self._module().get_function(function)
-            if shared_bytes > 48 << 10:
+            if shared_bytes:  # beyond 48 KiB, the static part included, a kernel has to ask
                 kernel.max_dynamic_shared_size_bytes = shared_bytes
             kernel(dimensions(grid), dimensions(block), pack(args), shared_mem=shared_bytes)
 
