@@ -11,7 +11,7 @@ METHOD ?= svaclr
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help train index pack stats eval view bench bench-augment bench-source bench-packed doctor test lint type-check gpu-check demo-table clean
+.PHONY: help train index pack stats eval view bench bench-augment bench-source bench-packed bench-kernels doctor test lint type-check gpu-check demo-table clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-13s %s\n", t, $$0}'
@@ -49,6 +49,9 @@ bench-source: $(VENV)/.installed-bench ## measure reading from files against DAL
 
 bench-packed: $(VENV)/.installed-bench ## measure packed shards against AVID-CMA's own loader and against their stages
 	$(BIN)/python benchmarks/packed.py $(ARGS)
+
+bench-kernels: $(VENV)/.installed-bench ## measure the kernels against torch, AVID-CMA's ways and ceilings [ARGS="--kernel soft_infonce"]
+	$(BIN)/python benchmarks/kernels.py $(ARGS)
 
 doctor: $(VENV)/.installed ## what works on this machine, and the remedy for what does not
 	$(BIN)/coaug doctor

@@ -1,7 +1,8 @@
 """Everything that only a GPU can tell, in one command and one JSON file: `make gpu-check`.
 
 Is NVDEC exposed? Do the tests marked `gpu` pass? How many clips a second does the loader deliver there? What does
-the augmentation cost against torch? How much faster are packed JPEGs decoded by nvJPEG than on the host?
+the augmentation cost against torch? How much faster are packed JPEGs decoded by nvJPEG than on the host? What do the
+kernels cost against torch and AVID-CMA?
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ def main() -> int:
     report["loader_packed_mjpeg"] = packed_rates()
     report["sustained"] = sustained_rates()
     report["augment"] = rows_of("augment.py", "--device", "cuda", "--batch", "16")
+    report["kernels"] = rows_of("kernels.py", "--device", "cuda")
     report["headspace"] = rows_of("headspace.py", "--packed")
     OUT.write_text(json.dumps(report, indent=1))
     print(json.dumps(report, indent=1))
