@@ -98,7 +98,7 @@ def _threads_of_torch() -> Iterator[None]:
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
     torch.set_num_threads(
         threads
-    )  # where both use one OpenMP, starting Numba's threads has changed torch's number
+    )  # starting Numba's threads changes torch's number where both use one OpenMP
     try:
         yield
     finally:

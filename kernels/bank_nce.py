@@ -87,20 +87,9 @@ def nce_loss(
     partition = torch.as_tensor(partition, dtype=torch.float64, device=query.device).reshape(())
     _check(query, positives, excluded, weights, valid)
     loss, exp_sum, _ = _nce(
-        query,
-        bank,
-        positives,
-        excluded,
-        weights,
-        valid,
-        partition,
-        negatives,
-        temperature,
-        seed,
-        step,
-        offset,
-        derive,
-    )
+        query, bank, positives, excluded, weights, valid, partition,
+        negatives, temperature, seed, step, offset, derive,
+    )  # fmt: skip
     return NCE(loss, exp_sum.detach())
 
 
@@ -178,7 +167,7 @@ def _check_values(query: Tensor, bank: Tensor, positives: Tensor, weights: Tenso
     checks.finite("query", query)
     checks.finite("weights", weights)
     checks.finite("log(partition)", partition.log())
-    checks.indices("positives + 1", positives + 1, len(bank) + 1)
+    checks.indices("positives", positives, len(bank), least=-1)
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:

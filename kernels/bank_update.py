@@ -85,7 +85,7 @@ def _(bank: Tensor, ids: Tensor, features: Tensor, momentum: float) -> None:
 
 def _sorted(bank: Tensor, ids: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
     """The ids ascending, and the places in the batch where they stood, ascending among equal ids."""
-    checks.indices("ids + 1", ids + 1, len(bank) + 1)
+    checks.indices("ids", ids, len(bank), least=-1)
     checks.finite("features", features)
     rows, order = torch.sort(ids, stable=True)
     return rows, order

@@ -43,8 +43,8 @@ def same_device(**tensors: Tensor) -> None:
         raise ValueError(f"these tensors must be on one device, got {places}")
 
 
-def indices(name: str, x: Tensor, limit: int) -> None:
-    """`x` is a contiguous int64 tensor of values in [0, limit).
+def indices(name: str, x: Tensor, limit: int, least: int = 0) -> None:
+    """`x` is a contiguous int64 tensor of values in [least, limit).
 
     On a GPU the values are checked there without waiting for the answer: a wrong one ends the process's
     CUDA context with an assertion at the next synchronisation.
@@ -56,12 +56,12 @@ def indices(name: str, x: Tensor, limit: int) -> None:
     if not isinstance(x, Tensor) or x.dtype != torch.int64:
         raise TypeError(f"{name} must be an int64 tensor, got {describe(x)}")
     contiguous(name, x)
-    inside = ((x >= 0) & (x < limit)).all()
+    inside = ((x >= least) & (x < limit)).all()
     if _decided_later(x):
-        torch._assert_async(inside, f"{name}: a value outside 0 … {limit - 1}")
+        torch._assert_async(inside, f"{name}: a value outside {least} … {limit - 1}")
     elif not inside:
-        wrong = x[(x < 0) | (x >= limit)][0].item()
-        raise ValueError(f"{name} must lie in 0 … {limit - 1}, got {wrong} among {describe(x)}")
+        wrong = x[(x < least) | (x >= limit)][0].item()
+        raise ValueError(f"{name} must lie in {least} … {limit - 1}, got {wrong} among {describe(x)}")
 
 
 def finite(name: str, x: Tensor) -> None:
