@@ -24,12 +24,9 @@ def packets_of(container: Any, *streams: Any, deadline: Deadline | None = None) 
             if deadline is None:
                 yield from packets
                 return
-            left = OFTEN
-            for packet in packets:
-                left -= 1
-                if not left:
+            for number, packet in enumerate(packets):
+                if number % OFTEN == 0:
                     deadline.check()
-                    left = OFTEN
                 yield packet
         except IndexError:
             raise ValueError("a stream begins in the middle of the file") from None
