@@ -26,6 +26,7 @@ from .samples import Clock, Run, rewind
 # 0.08 s, where errors still reach 0.1). High-efficiency AAC repeats the header of its upper band every few packets.
 PRIMING = {"opus": 1.5}
 USUAL = 0.3
+TOGETHER = 64  # packets decoded between two looks at the clock
 GAP = 0.02  # seconds between two time stamps more than was decoded: samples are missing
 MATROSKA = "matroska,webm"
 UNTIMED = {("ogg", "flac")}  # FFmpeg's time stamps after a seek are off by pages
@@ -64,11 +65,12 @@ def runs(
 
 
 def _together(packets: Iterator[Any], last: float) -> Iterator[list[Any]]:
-    """All packets that end before `last` ticks by their stamps, then one after the other."""
+    """Packets that end before `last` ticks by their stamps, `TOGETHER` at a time, then one after the other."""
     waiting: list[Any] = []
     for packet in packets:
         waiting.append(packet)
-        if packet.pts is None or packet.pts + (packet.duration or 0) >= last:
+        late = packet.pts is None or packet.pts + (packet.duration or 0) >= last
+        if late or len(waiting) == TOGETHER:  # stamps may be wrong
             yield waiting
             waiting = []
     yield waiting
