@@ -28,8 +28,8 @@ from catalogs import recording, repeated, write
 from media import Clip, write_clip
 from test_pipelines_robust import SCRIPT, alive, children
 
-from coaug.pipelines import loader as module
 from coaug.pipelines import pool
+from coaug.pipelines import running as module
 from coaug.pipelines.ban_list import BanList
 from coaug.pipelines.bans import Bans
 from coaug.pipelines.batch import Batch

@@ -331,7 +331,7 @@ def test_only_who_has_packed_mjpeg_is_asked_for_it(
         (catalog, "auto", set()),
     ):
         with AVLoader(chosen, CONFIG, batch_size=4, decode=decode, workers=0) as loader:
-            found = {feed.name for feed in loader._source.feeds}
+            found = {feed.name for feed in loader._running.source.feeds}
         assert found == {"facts", "planes", "matrix", "frames", "look"} | names
     assert {feed.name for feed in feeds(CONFIG, images=True)} >= {"in_graph", "encoded", "joined"}
 
