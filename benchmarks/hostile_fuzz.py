@@ -34,10 +34,11 @@ from rich.table import Table
 
 from coaug.pipelines import cut, pool, source
 from coaug.pipelines.bans import Bans
-from coaug.pipelines.catalog import Catalog, Recording, table_of
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.datasets import Entry
 from coaug.pipelines.probe import Probe, probe
+from coaug.pipelines.recording import Recording, table_of
 
 CONFIG = DataConfig(
     video=VideoConfig(frames=4, fps=8.0, size=16),

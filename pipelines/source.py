@@ -20,7 +20,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from .bans import Bans
-from .catalog import Catalog, Recording, VideoStream
+from .catalog import Catalog
 from .config import DataConfig
 from .facts import LONGEST, facts, packed
 from .feeds import Arrays, Feed, blanks, feeds
@@ -32,6 +32,7 @@ from .packed.shards import Shards
 from .plan import AUDIO, VIDEO, ClipPlan, epoch_row, plan, substitute_row
 from .planes import Cutter, kept
 from .program import picture_tone, sound_program
+from .recording import Recording, VideoStream
 from .resample import bank, thin
 from .slices import Slice
 from .temporal import Sound

@@ -24,7 +24,7 @@ from PIL import Image
 from coaug.pipelines import graph, picture
 from coaug.pipelines.bans import Bans
 from coaug.pipelines.batch import Batch
-from coaug.pipelines.catalog import Catalog, Recording
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.feeds import feeds
 from coaug.pipelines.loader import AVLoader
@@ -35,6 +35,7 @@ from coaug.pipelines.packed.pack import pack
 from coaug.pipelines.packed.settings import Packing
 from coaug.pipelines.packed.shards import Shards
 from coaug.pipelines.packed.video import VIDEO, Coded, encoded
+from coaug.pipelines.recording import Recording
 from coaug.pipelines.source import Schedule, Source
 
 WHOLE: dict[str, Any] = {"crop": "resized(1, 1, 0.1, 10)", "flip": 0.0}
