@@ -27,7 +27,8 @@ from coaug.pipelines.media import Frames
 from coaug.pipelines.plan import AUDIO, epoch_rows, plan
 from coaug.pipelines.planes import Cutter
 from coaug.pipelines.recording import AudioStream, Recording, VideoStream, sample_id, table_of
-from coaug.pipelines.source import Schedule, Source
+from coaug.pipelines.schedule import Schedule
+from coaug.pipelines.source import Source
 
 RATE, FPS, SECONDS, HEIGHT, WIDTH = 44100, 30.0, 10.0, 256, 340
 ALL = "speed(1, 2) | fade(0.5) | mask(0.5) | shift(0.5) | resample(0.5)"

@@ -51,8 +51,9 @@ from coaug.pipelines.memory import keep_memory
 from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, epoch_row, plan
 from coaug.pipelines.planes import Cutter
 from coaug.pipelines.recording import Recording
+from coaug.pipelines.schedule import Schedule
 from coaug.pipelines.slices import cut
-from coaug.pipelines.source import Schedule, Source
+from coaug.pipelines.source import Source
 from coaug.pipelines.timeline import instants
 
 FRAMES, RATE, BATCH = 16, 16.0, 8

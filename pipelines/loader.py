@@ -33,7 +33,8 @@ from .packed.shards import Shards
 from .packed.store import Store
 from .plan import epoch_order
 from .running import Running
-from .source import Schedule, Source
+from .schedule import Schedule
+from .source import Source
 from .tally import ErrorBudget, LoaderError, Tally
 
 __all__ = ["AVLoader", "ErrorBudget", "LoaderError"]

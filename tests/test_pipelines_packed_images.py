@@ -36,7 +36,8 @@ from coaug.pipelines.packed.settings import Packing
 from coaug.pipelines.packed.shards import Shards
 from coaug.pipelines.packed.video import VIDEO, Coded, encoded
 from coaug.pipelines.recording import Recording
-from coaug.pipelines.source import Schedule, Source
+from coaug.pipelines.schedule import Schedule
+from coaug.pipelines.source import Source
 
 WHOLE: dict[str, Any] = {"crop": "resized(1, 1, 0.1, 10)", "flip": 0.0}
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
