@@ -32,6 +32,7 @@ from .packed.jpegs import IMAGES, MJPEG
 from .packed.shards import Shards
 from .packed.store import Store
 from .plan import epoch_order
+from .recording import Recording
 from .running import Running
 from .schedule import Schedule
 from .source import Source
@@ -135,8 +136,8 @@ class AVLoader:
             graph_codecs=graph_codecs(kind, decode, self.catalog.codecs(packed=True)),
             deadline=deadline,
         )
-        self._path = partial(_path, self.catalog)
-        self._running = Running(source, self._tally, self._path, workers=self.workers, device=device)
+        self._recording = partial(_recording, self.catalog)
+        self._running = Running(source, self._tally, self._recording, workers=self.workers, device=device)
         self._step = 0  # global step of the next batch handed out
         self.data_wait = 0.0
         log.info("%s", self.describe())
@@ -218,8 +219,8 @@ class AVLoader:
         seconds, frames = told["timing"].sum(0).tolist(), told["cost"].sum(0).tolist()
         for row in self._tally.count(errors, seconds, frames):
             self._running.source.bans.add(ids[row], self._step + AHEAD)
-            path = self._path(ids[row])
-            self._ban_list.add(ids[row], path, errors[row].removeprefix(f"{path}: "))
+            failed = self._recording(ids[row])
+            self._ban_list.add(failed.id, failed.path, errors[row].removeprefix(f"{failed.name}: "))
 
     def stats(self) -> dict[str, float]:
         """Counts so far, seconds waited for data, frames decoded for each one shown, and the source's mean milliseconds
@@ -295,8 +296,8 @@ def _preset(name: str | None) -> DataConfig:
     return build_config(DataConfig, read(name)["data"], "data.") if name else DataConfig()
 
 
-def _path(catalog: Catalog, sample_id: int) -> str:
-    return catalog[int(np.flatnonzero(catalog.ids == sample_id)[0])].path
+def _recording(catalog: Catalog, sample_id: int) -> Recording:
+    return catalog[int(np.flatnonzero(catalog.ids == sample_id)[0])]
 
 
 def _tensor(output: Any) -> Tensor:

@@ -89,6 +89,11 @@ class Recording:
         """Seconds from start to end."""
         return self.end - self.start
 
+    @property
+    def name(self) -> str:
+        """What messages call it: its file, and in a shard, which holds many, also its key."""
+        return self.path if self.member is None else f"{self.path}, {self.key}"
+
 
 def sample_id(key: str) -> int:
     """A stable non-negative int64 for a dataset's own name of a recording: blake2b, 8 bytes, sign bit dropped."""

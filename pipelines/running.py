@@ -16,6 +16,7 @@ import torch
 
 from .graph import build, outputs
 from .interrupts import close_at_exit, sweep
+from .recording import Recording
 from .source import Source
 from .spawn import single_threaded, without_main
 from .tally import LoaderError, Tally
@@ -33,17 +34,17 @@ class Running:
     Args:
         source: what workers run; `stop` before it is replaced.
         tally: is told of workers that died.
-        name: the file of a sample id, for messages.
+        named: the recording of a sample id, for messages.
         workers: processes; 0 reads in this one.
         device: "cpu", or "cuda" for this process's current device.
     """
 
     def __init__(
-        self, source: Source, tally: Tally, name: Callable[[int], str], *, workers: int, device: str
+        self, source: Source, tally: Tally, named: Callable[[int], Recording], *, workers: int, device: str
     ) -> None:
         self.source, self.workers, self.device = source, workers, device
         self.processes: list[BaseProcess] = []
-        self._tally, self._name = tally, name
+        self._tally, self._named = tally, named
         self._pipeline: Any = None
         self._deaths: Counter[int] = Counter()  # of worker processes, by step
 
@@ -104,7 +105,7 @@ class Running:
             if reading := self.source.watch.at(pid):
                 sample, at = reading
                 self.source.bans.add(sample, at)
-                how = f"{self._name(sample)}: {how}"
+                how = f"{self._named(sample).name}: {how}"
             self._tally.note(how)
         self._deaths[step] += 1
         if self._deaths[step] >= DEATHS:

@@ -112,9 +112,9 @@ class Source:
                     with self.watch.over(sample, step, GRACE * self.deadline + 1):
                         return self._clips(row, epoch, step not in self.distrusted), error
                 except MediaError as failure:
-                    error = error or f"{recording.path}: {failure}"
+                    error = error or f"{recording.name}: {failure}"
                 except Exception as failure:  # whatever a strange file sets off, it must not end the epoch
-                    error = error or f"{recording.path}: {type(failure).__name__}: {failure}"
+                    error = error or f"{recording.name}: {type(failure).__name__}: {failure}"
             row = substitute_row(self.catalog, self.seed, epoch, recording.id, attempt)
         return dict(self._blank), error
 
