@@ -16,8 +16,8 @@ export PROFILE
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-13s %s\n", t, $$0}'
 
-train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="optim.lr=0.1 …"] [OUT=runs/x] [RESUME=1] [PROFILE=1] [PRINT_CONFIG=1] [PROCS=processes on a CPU]
-	$(BIN)/coaug train $(METHOD) $(SET) $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PROCS),--procs $(PROCS)) $(if $(OUT),--out "$(OUT)") $(if $(RESUME),--resume) $(if $(PRINT_CONFIG),--print-config)
+train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="optim.lr=0.1 …"] [OUT=runs/x] [RESUME=1] [INIT=runs/y] [PROFILE=1] [PRINT_CONFIG=1] [PROCS=processes on a CPU]
+	$(BIN)/coaug train $(METHOD) $(SET) $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PROCS),--procs $(PROCS)) $(if $(OUT),--out "$(OUT)") $(if $(INIT),--init "$(INIT)") $(if $(RESUME),--resume) $(if $(PRINT_CONFIG),--print-config)
 
 index: $(VENV)/.installed ## DATA=folder [OUT=catalog.parquet]: probe media files once, write their catalog
 	$(BIN)/coaug index $(if $(DATA),"$(DATA)",$(error index: which folder? make index DATA=/videos)) $(if $(OUT),--out "$(OUT)") $(ARGS)

@@ -73,4 +73,5 @@ def _method(run: Path, config: RunConfig, device: torch.device) -> Method:
         raise EvalError(f"{run}: no checkpoint in {saved.folder}")
     method = build_method(config, device)
     method.load_state_dict(state["method"])
+    method.load_memory_state(state.get("memory", {}))
     return method

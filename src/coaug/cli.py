@@ -85,6 +85,9 @@ def train(
         int | None, Option(min=0, help="GPUs in all; default: this machine's, or its CPU")
     ] = None,
     procs: Annotated[int | None, Option(min=1, help="processes on the CPU instead")] = None,
+    init: Annotated[
+        Path | None, Option(help="begin from another run's folder, or from a checkpoint of the authors'")
+    ] = None,
     resume: Annotated[bool, Option("--resume", help="go on from the newest checkpoint")] = False,
     print_config: Annotated[bool, Option("--print-config", help="print the config and stop")] = False,
 ) -> int:
@@ -110,7 +113,8 @@ def train(
         "--out",
         str(out or Path("runs") / Path(method).stem),
     ]
-    return launch([*arguments, *(["--resume"] if resume else [])], gpus, procs)
+    begin = ["--init", str(init)] if init else []
+    return launch([*arguments, *begin, *(["--resume"] if resume else [])], gpus, procs)
 
 
 def _sized(method: str, data: str | None, gpus: int | None) -> str:

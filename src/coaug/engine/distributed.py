@@ -1,4 +1,4 @@
-"""Process group, and the four collectives a step needs. One process is a world of one: nothing is sent."""
+"""Process group, and the few collectives a step needs. One process is a world of one: nothing is sent."""
 
 from __future__ import annotations
 
@@ -101,6 +101,20 @@ def largest(value: int, device: torch.device) -> int:
     seen = torch.tensor(value, device=device)
     dist.all_reduce(seen, dist.ReduceOp.MAX)
     return int(seen.item())
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over ranks, elementwise; the same everywhere."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
+def wait() -> None:
+    """Until every rank is here."""
+    if world_size() > 1:
+        dist.barrier()
 
 
 def gather_objects(value: Any) -> list[Any]:
