@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..models.memory import Memory
 from ..models.method import Method
 from ..pipelines.catalog import Catalog
 
@@ -37,12 +38,12 @@ class Bank:
 
 
 def bank_of(method: Method, catalog: Catalog) -> Bank | None:
-    """The memory of a method that has one: `method.memory` with tensors `ids` (N,), `video` and `audio` (N, d)."""
-    memory = getattr(method, "memory", None)
+    """The memory of a method that has one, as `method.memory`; None of another one (all ranks)."""
+    memory: Memory | None = getattr(method, "memory", None)
     if memory is None:
         return None
     ids = memory.ids.cpu()
-    video, audio = (F.normalize(rows.cpu().float(), dim=1) for rows in (memory.video, memory.audio))
+    video, audio = (F.normalize(memory[name].whole().cpu().float(), dim=1) for name in ("video", "audio"))
     return Bank(ids, labels_of(ids, catalog), video, audio)
 
 

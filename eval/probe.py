@@ -16,6 +16,8 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """scikit-learn's C: the weight of the data against |w|^2 / 2, on standardised features."""
 HELD_OUT = 0.25
 ITERATIONS = 500
+SMALL = 1e8
+"""Features x rows x classes below which BLAS gets one thread: several would wait for each other most of the time."""
 Array = NDArray[Any]
 
 
@@ -46,15 +48,17 @@ def fit(x: Tensor, label: Tensor, *, seed: int = 0) -> Probe:
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     rows, classes = _rows(x), label.cpu().numpy()
     if len(np.unique(classes)) < 2:
         raise EvalError(
             f"a classifier needs two classes, the recordings to fit it on have {np.unique(classes).tolist()}"
         )
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS))
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(solver="lbfgs", max_iter=ITERATIONS))
+    small = rows.size * len(np.unique(classes)) < SMALL
     search = GridSearchCV(pipeline, {"logisticregression__C": STRENGTHS}, cv=[_division(classes, seed)])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1 if small else None):
         warnings.simplefilter(
             "ignore", ConvergenceWarning
         )  # nearly there is as good, for features that separate

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from coaug.eval import memory
+from coaug.eval import memory as evaluator
 from coaug.eval.bank import Bank, bank_of, labels_of
 from coaug.eval.calibration import calibration, partners, spread
 from coaug.eval.precision import EXPANSIONS, KS, by_chance, precision_at
@@ -106,17 +106,28 @@ def test_evenly_spread_rows_are_calibrated_and_collapsed_ones_are_not() -> None:
     assert spread(same, same).std == pytest.approx(0, abs=1e-6)
 
 
+class Remembered:
+    """Stands for a Memory."""
+
+    def __init__(self, ids: Tensor, **rows: Tensor) -> None:
+        self.ids, self._rows = ids, rows
+
+    def __getitem__(self, modality: str) -> Any:
+        return SimpleNamespace(whole=lambda: self._rows[modality])
+
+
 def subject(found: Bank | None, labels: Tensor | None = None) -> Any:
-    catalog = None
+    catalog = memory = None
     if found is not None:
         order = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))
         label = found.label if labels is None else labels
         catalog = SimpleNamespace(ids=found.ids[order].numpy(), labels=label[order].numpy())
-    return SimpleNamespace(method=SimpleNamespace(memory=found), catalog=catalog, seed=0)
+        memory = Remembered(found.ids, video=found.video, audio=found.audio)
+    return SimpleNamespace(method=SimpleNamespace(memory=memory), catalog=catalog, seed=0)
 
 
 def test_the_evaluator_has_the_promised_figures() -> None:
-    found = dict(memory.evaluate(subject(bank())))
+    found = dict(evaluator.evaluate(subject(bank())))
     promised = {f"memory.linear.{s}.{f}" for s in ("video", "audio", "both") for f in ("top1", "std")}
     promised |= {f"memory.precision.{e}.p{k}" for e in EXPANSIONS for k in KS if k <= 32}
     promised |= {f"memory.calibration.{s}.{f}" for s in ("video", "audio", "cross") for f in ("mean", "std")}
@@ -128,7 +139,7 @@ def test_the_evaluator_has_the_promised_figures() -> None:
 
 def test_rows_are_matched_with_the_catalog_by_id_and_scaled_to_unit_length() -> None:
     given = bank()
-    longer = SimpleNamespace(ids=given.ids, video=3 * given.video, audio=given.audio.half())
+    longer = Remembered(given.ids, video=3 * given.video, audio=given.audio.half())
     found = bank_of(SimpleNamespace(memory=longer), subject(given).catalog)  # type: ignore[arg-type]
     assert found is not None
     assert torch.equal(found.label, given.label)
@@ -141,8 +152,8 @@ def test_rows_are_matched_with_the_catalog_by_id_and_scaled_to_unit_length() -> 
 
 
 def test_a_method_without_a_memory_yields_nothing_and_one_without_labels_says_so() -> None:
-    assert list(memory.evaluate(subject(None))) == []
-    nameless = memory.evaluate(subject(bank(), torch.full((N,), -1)))
+    assert list(evaluator.evaluate(subject(None))) == []
+    nameless = evaluator.evaluate(subject(bank(), torch.full((N,), -1)))
     assert next(nameless)[0] == "memory.calibration.video.mean"
     with pytest.raises(EvalError, match="none of the 60 remembered recordings has a label"):
         list(nameless)

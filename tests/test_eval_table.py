@@ -39,6 +39,39 @@ def test_the_terminal_shows_per_cent_and_times_chance_in_80_columns() -> None:
     assert "0.25  stills / model" in screen.getvalue()
 
 
+def test_probes_and_memory_have_tables_of_their_own() -> None:
+    figures = {f"linear.{side}.top1": 0.5 for side in ("video", "audio", "both")} | {
+        "linear.block1.video.top1": 0.301,
+        "linear.best.video.top1": 0.4,
+        "linear.random.audio.top1": 0.1,
+        "linear.chance.top1": 0.0625,
+        "memory.linear.both.top1": 0.875,
+        "memory.precision.chance": 0.06,
+        "within.z.v2v.r1": 0.25,
+        "within.z.chance.r1": 0.05,
+    }
+    figures |= {f"memory.precision.{e}.p{k}": k / 100 for e in ("agreement", "either") for k in (8, 16)}
+    figures |= {
+        f"memory.calibration.{s}.{f}": 0.234 for s in ("video", "audio", "cross") for f in ("mean", "std")
+    }
+    screen = io.StringIO()
+    show(figures, Console(file=screen, width=80))
+    lines = [" ".join(line.split()) for line in screen.getvalue().splitlines()]
+    assert "same class, one sense v → v 25.0 (5.0×)" in lines
+    for line in (
+        *(
+            "linear probe, top-1 % video audio both",
+            "encoders 50.0 50.0 50.0",
+            "block1 30.1",
+            "best block 40.0",
+        ),
+        *("untrained 10.0", "memory rows 87.5", "most frequent class 6.2 6.2 6.2"),
+        *("precision@K of positives, % K=8 K=16", "agreement 8.0 16.0", "either 8.0 16.0", "chance 6.0 6.0"),
+        *("cosine of random memories video audio", "audio 0.234 ± 0.23 0.234 ± 0.23"),
+    ):
+        assert line in lines
+
+
 def test_without_figures_nothing_is_shown() -> None:
     screen = io.StringIO()
     show({"train.loss.last": 1.0}, Console(file=screen))
