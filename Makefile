@@ -11,7 +11,7 @@ METHOD ?= svaclr
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help train index pack stats eval view bench bench-augment bench-source bench-packed bench-kernels doctor test lint type-check gpu-check demo-table clean
+.PHONY: help train index pack stats eval view bench bench-augment bench-source bench-packed bench-kernels bench-bank doctor test lint type-check gpu-check demo-table clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-13s %s\n", t, $$0}'
@@ -52,6 +52,9 @@ bench-packed: $(VENV)/.installed-bench ## measure packed shards against AVID-CMA
 
 bench-kernels: $(VENV)/.installed-bench ## measure the kernels against torch, AVID-CMA's ways and ceilings [ARGS="--kernel soft_infonce"]
 	$(BIN)/python benchmarks/kernels.py $(ARGS)
+
+bench-bank: $(VENV)/.installed-bench ## measure a memory bank of 1.8 million recordings: start, step, search for positives
+	$(BIN)/python benchmarks/bank.py $(ARGS)
 
 doctor: $(VENV)/.installed ## what works on this machine, and the remedy for what does not
 	$(BIN)/coaug doctor
