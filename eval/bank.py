@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -49,8 +50,13 @@ def bank_of(method: Method, catalog: Catalog) -> Bank | None:
 
 def labels_of(ids: Tensor, catalog: Catalog) -> Tensor:
     """(N,) class of every sample id, -1 of those that are not in the catalog or not known there."""
-    order = np.argsort(catalog.ids)
-    known, wanted = catalog.ids[order], ids.numpy()
-    at = np.searchsorted(known, wanted).clip(max=max(len(known) - 1, 0))
-    found = known[at] == wanted if len(known) else np.zeros(len(wanted), bool)
-    return torch.from_numpy(np.where(found, catalog.labels[order][at] if len(known) else -1, -1))
+    places = places_of(ids, catalog)
+    return torch.from_numpy(np.append(catalog.labels, -1)[places])
+
+
+def places_of(ids: Tensor, catalog: Catalog) -> NDArray[np.int64]:
+    """(N,) row of every sample id in the catalog, -1 where it is not."""
+    order = np.append(np.argsort(catalog.ids), -1)
+    known, wanted = np.append(catalog.ids, -1)[order], ids.numpy()
+    at = np.searchsorted(known[:-1], wanted)
+    return np.where(known[at] == wanted, order[at], -1)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -84,14 +85,9 @@ def test_markdown() -> None:
 
 
 @pytest.fixture
-def demo_table() -> Any:
-    path = Path(__file__).parents[1] / "benchmarks" / "demo_table.py"
-    spec = importlib.util.spec_from_file_location("demo_table", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def demo_table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return import_module("demo_table")
 
 
 def test_mean_and_spread_over_seeds(demo_table: Any) -> None:
@@ -138,7 +134,7 @@ def test_finished_runs_are_not_run_again_and_unfinished_ones_resumed(
         (out / "metrics.json").write_text(json.dumps(figures_of(0.1)))
         return 0
 
-    monkeypatch.setattr(demo_table.subprocess, "call", train)
+    monkeypatch.setattr("subprocess.call", train)
     arguments = ["--seeds", "0", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "docs" / "t.md")]
     assert demo_table.main([*arguments, "--", "train.epochs=2"]) == 1
     assert len(ran) == 2  # the second one failed
