@@ -27,11 +27,11 @@ def test_every_size_and_storage_has_its_three_rows(
     bank: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "bank.json"
-    options = ["--n", "700", "300", "--queries", "50", "--repeats", "2", "--threads", "1", "--json", str(out)]
+    options = ["--n", "700", "300", "--search", "50", "--repeats", "2", "--threads", "1", "--json", str(out)]
     monkeypatch.setattr(sys, "argv", ["bank.py", *options])
     bank.main()
     rows = json.loads(out.read_text())
-    search = "search, estimated from 50 queries"
+    search = "search, estimated from 50 recordings"
     assert [(row["n"], row["storage"], row["what"]) for row in rows] == [
         (n, storage, what)
         for n in (700, 300)
