@@ -15,7 +15,7 @@ from .page import GREY, INK
 from .thumbs import Thumb
 
 TILE, SOUND, TEXT = 98, 30, 40  # pixels: a frame, its spectrogram, what is written below
-STEP, GAP, EDGE, TOP, DPI = 104, 26, 20, 84, 100
+STEP, GAP, EDGE, TOP, DPI = 104, 26, 20, 92, 100
 ROW = TILE + SOUND + TEXT
 SAME, OTHER = "#16a34a", "#dc2626"
 
@@ -39,12 +39,16 @@ class _Sheet:
         self.groups = {title: max(len(e.groups[title]) for e in examples) for title in examples[0].groups}
         tiles = 1 + sum(self.groups.values())
         self.width = 2 * EDGE + STEP * tiles + GAP * len(self.groups)
-        self.height = TOP + ROW * len(examples)
+        self.height = TOP + ROW * len(examples) + EDGE // 2
         self.figure = Figure(figsize=(self.width / DPI, self.height / DPI), dpi=DPI, facecolor="white")
 
     def heads(self) -> None:
         """The titles of the columns."""
         self._text(EDGE, 28, "Whom agreement takes and whom it turns down", size=14, weight="bold")
+        legend = (
+            "green: of the same class; red: of another.  v, a: cosines of memories of pictures and of sounds"
+        )
+        self._text(EDGE, 48, legend, size=9, color=GREY)
         self._text(EDGE, TOP - 14, "recording", size=10, color=GREY)
         for title, left in self._lefts():
             self._text(left, TOP - 14, title, size=10, color=GREY)

@@ -30,9 +30,9 @@ def grids(figures: Figures) -> Iterator[Grid]:
 
 def _accuracies(figures: Figures) -> Grid:
     """Linear classifiers: of encoders' outputs, of blocks, of untrained encoders, of memory rows."""
-    blocks = dict.fromkeys(m[1] for key in figures if (m := re.fullmatch(r"linear\.(\w+)\.\w+\.top1", key)))
-    titles = {"best": "best block", "random": "untrained"}
-    lines = {"linear": "encoders", **{f"linear.{name}": titles.get(name, name) for name in blocks}}
+    found = (re.fullmatch(r"linear\.([\w.]+)\.\w+\.top1", key) for key in figures)
+    blocks = sorted(dict.fromkeys(m[1] for m in found if m), key=lambda name: name.startswith("random"))
+    lines = {"linear": "encoders", **{f"linear.{name}": _title(name) for name in blocks}}
     lines["memory.linear"] = "memory rows"
     rows = [
         [title, *cells]
@@ -42,6 +42,12 @@ def _accuracies(figures: Figures) -> Grid:
     if "linear.chance.top1" in figures:
         rows.append(["most frequent class", *[_percent(figures["linear.chance.top1"])] * len(SIDES)])
     return Grid("linear probe, top-1 %", list(SIDES), rows)
+
+
+def _title(name: str) -> str:
+    whose, _, stage = name.rpartition(".")
+    stage = {"best": "best block", "random": "untrained"}.get(stage, stage)
+    return f"untrained, {stage}" if whose else stage
 
 
 def _precision(figures: Figures) -> Grid:
@@ -55,7 +61,7 @@ def _precision(figures: Figures) -> Grid:
     ]
     if rows:
         rows.append(["chance", *[_percent(figures.get("memory.precision.chance"))] * len(ks)])
-    return Grid("precision@K of positives, %", [f"K={k}" for k in ks], rows)
+    return Grid("positives of the class, %", [f"K={k}" for k in ks], rows)
 
 
 def _calibration(figures: Figures) -> Grid:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..pipelines.batch import Batch
 from .blocks import pooled
-from .features import Features
+from .features import Compute, Features
 from .probe import fit
 from .subject import EvalError, Figure, Subject
 
@@ -25,8 +25,8 @@ def evaluate(subject: Subject) -> Iterator[Figure]:
     """`linear.<side>.top1` of the encoders' outputs, side being video, audio or both concatenated.
 
     `linear.<block>.<side>.top1` where the encoders know blocks, and `linear.best.<side>.top1` of the block that does
-    best on the part of the training split that ridges are chosen by; `linear.random.<side>.top1` of untrained encoders'
-    outputs; `linear.chance.top1`, the share of the training split's most frequent class.
+    best on the part of the training split that ridges are chosen by; `linear.random.…` of untrained encoders and
+    their blocks; `linear.chance.top1`, the share of the training split's most frequent class.
 
     Raises:
         EvalError: no labels, or no features to probe.
@@ -65,6 +65,22 @@ def probes(train: Features, test: Features, name: str, seed: int) -> Iterator[tu
 
 def more(subject: Subject) -> Iterator[Figure]:
     """The figures of blocks and of untrained encoders, from one further pass over the data."""
+    with torch.no_grad():
+        found = [subject.more(split, _compute(subject)) for split in (subject.train_split, subject.split)]
+    train, test = (features.rows(features.label >= 0) for features in found)
+    best: dict[str, tuple[float, float]] = {}
+    for name in dict.fromkeys(key.split("_", 1)[1] for key in test.values):
+        whose, _, stage = name.rpartition(".")
+        for side, *scores in probes(train, test, name, subject.seed):
+            yield f"linear.{name}.{side}.top1", scores[1]
+            group = f"{whose}.best.{side}".removeprefix(".")
+            if stage.startswith("block") and scores[0] > best.get(group, (-1.0, 0.0))[0]:
+                best[group] = scores[0], scores[1]
+    yield from ((f"linear.{group}.top1", score) for group, (_, score) in best.items())
+
+
+def _compute(subject: Subject) -> Compute:
+    """`video_block1` and so on; of untrained encoders `video_random`, and `video_random.block1` and so on."""
     untrained, encoders = subject.untrained, subject.method.encoders()
 
     def compute(batch: Batch) -> dict[str, Tensor]:
@@ -72,18 +88,11 @@ def more(subject: Subject) -> Iterator[Figure]:
         if untrained is not None:
             plain = untrained.features(batch)
             found |= {f"{side}_random": plain[f"{side}_pool"] for side in SIDES if f"{side}_pool" in plain}
+            blocks = pooled(untrained.encoders(), batch)
+            found |= {key.replace("_", "_random.", 1): values for key, values in blocks.items()}
         return found
 
-    with torch.no_grad():
-        train, test = (subject.more(split, compute) for split in (subject.train_split, subject.split))
-    train, test = train.rows(train.label >= 0), test.rows(test.label >= 0)
-    best: dict[str, tuple[float, float]] = {}
-    for name in dict.fromkeys(key.split("_", 1)[1] for key in test.values):
-        for side, *scores in probes(train, test, name, subject.seed):
-            yield f"linear.{name}.{side}.top1", scores[1]
-            if name != "random" and scores[0] > best.get(side, (-1.0, 0.0))[0]:
-                best[side] = scores[0], scores[1]
-    yield from ((f"linear.best.{side}.top1", score) for side, (_, score) in best.items())
+    return compute
 
 
 def _joined(features: Features, sides: list[str], name: str) -> Tensor:

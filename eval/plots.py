@@ -22,7 +22,15 @@ def precision_figure(curves: Mapping[str, Mapping[int, float]], chance: float) -
     """Precision over K, a curve for each expansion (AVID, Fig. 6b)."""
     figure, axes = _axes()
     for shade, (name, curve) in zip(VIEWS, curves.items(), strict=False):
-        axes.plot(list(curve), [100 * value for value in curve.values()], "o-", ms=4, color=shade, label=name)
+        axes.plot(
+            list(curve),
+            [100 * value for value in curve.values()],
+            "o-",
+            ms=4,
+            color=shade,
+            label=name,
+            clip_on=False,
+        )
     axes.axhline(100 * chance, color=GREY, lw=1, ls="--", label="chance")
     ks = sorted({k for curve in curves.values() for k in curve})
     axes.set_xscale("log", base=2)
@@ -43,12 +51,12 @@ def calibration_figure(bank: Bank, *, seed: int = 0) -> Figure:
         "picture, its own sound": (bank.video * bank.audio).sum(1),
     }
     looks: list[dict[str, Any]] = [
-        *({"color": shade, "histtype": "stepfilled", "alpha": 0.45} for shade in VIEWS[:3]),
-        {"color": INK, "histtype": "step"},
+        *({"color": shade, "lw": 1.8} for shade in VIEWS[:3]),
+        {"color": INK, "lw": 1.0},
     ]
     for look, (name, values) in zip(looks, sides.items(), strict=True):
         label = f"{name}: mean {float(values.mean()):.2f}"
-        axes.hist(values.numpy(), BINS, range=(-1, 1), density=True, label=label, **look)
+        axes.hist(values.numpy(), BINS, range=(-1, 1), density=True, histtype="step", label=label, **look)
     axes.axvline(0, color=GREY, lw=1)
     axes.set(xlabel="cosine", ylabel="density", xlim=(-1, 1))
     axes.legend(frameon=False)

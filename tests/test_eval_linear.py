@@ -44,7 +44,7 @@ class Encoder(nn.Module):
     """Its blocks are two statistics of the clip."""
 
     def feature_maps(self, clips: Tensor) -> dict[str, Tensor]:
-        return {"block1": clips, "block2": -clips[:, :1]}
+        return {"conv1": clips, "block1": clips, "block2": -clips[:, :1]}
 
 
 @dataclass
@@ -164,6 +164,9 @@ def test_blocks_and_untrained_encoders_are_probed() -> None:
             assert batch.audio is not None
             return {"audio_pool": batch.audio.mean((2, 4))}
 
+        def encoders(self) -> dict[str, nn.Module]:
+            return {"video": Encoder()}
+
     train, test = (
         Features(b.sample_id, b.label, {"video_pool": draw(len(b), 3, seed=i)})
         for i, b in enumerate(batches.values())
@@ -173,8 +176,10 @@ def test_blocks_and_untrained_encoders_are_probed() -> None:
     found = dict(linear.evaluate(given))  # type: ignore[arg-type]
     assert found["linear.block1.video.top1"] == 1.0
     assert found["linear.best.video.top1"] == 1.0
+    assert found["linear.random.block1.video.top1"] == found["linear.random.best.video.top1"] == 1.0
     assert found["linear.random.audio.top1"] == pytest.approx(0.25, abs=0.2)
-    names = {"chance", "video", "block1.video", "block2.video", "best.video", "random.audio"}
+    names = {"chance", "video", "block1.video", "conv1.video", "block2.video", "best.video", "random.audio"}
+    names |= {f"random.{stage}.video" for stage in ("conv1", "block1", "block2", "best")}
     assert set(found) == {f"linear.{name}.top1" for name in names}
 
 

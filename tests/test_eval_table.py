@@ -45,6 +45,8 @@ def test_probes_and_memory_have_tables_of_their_own() -> None:
         "linear.block1.video.top1": 0.301,
         "linear.best.video.top1": 0.4,
         "linear.random.audio.top1": 0.1,
+        "linear.random.block1.video.top1": 0.2,
+        "linear.random.best.video.top1": 0.3,
         "linear.chance.top1": 0.0625,
         "memory.linear.both.top1": 0.875,
         "memory.precision.chance": 0.06,
@@ -58,7 +60,7 @@ def test_probes_and_memory_have_tables_of_their_own() -> None:
     screen = io.StringIO()
     show(figures, Console(file=screen, width=80))
     lines = [" ".join(line.split()) for line in screen.getvalue().splitlines()]
-    assert "same class, one sense v → v 25.0 (5.0×)" in lines
+    assert "same class, alike v → v 25.0 (5.0×)" in lines
     for line in (
         *(
             "linear probe, top-1 % video audio both",
@@ -66,8 +68,9 @@ def test_probes_and_memory_have_tables_of_their_own() -> None:
             "block1 30.1",
             "best block 40.0",
         ),
+        *("untrained, block1 20.0", "untrained, best block 30.0"),
         *("untrained 10.0", "memory rows 87.5", "most frequent class 6.2 6.2 6.2"),
-        *("precision@K of positives, % K=8 K=16", "agreement 8.0 16.0", "either 8.0 16.0", "chance 6.0 6.0"),
+        *("positives of the class, % K=8 K=16", "agreement 8.0 16.0", "either 8.0 16.0", "chance 6.0 6.0"),
         *("cosine of random memories video audio", "audio 0.234 ± 0.23 0.234 ± 0.23"),
     ):
         assert line in lines
