@@ -108,7 +108,7 @@ def listed(found: Sequence[Example], bank: Bank, catalog: Catalog) -> str:
         ]
         for e in found
     ]
-    return markdown(["recording", *found[0].groups], body)
+    return markdown(["recording", *found[0].groups], body).replace("---:", "---")
 
 
 def _remembered(opened: OpenedRun) -> tuple[Bank, Sequence[int]]:

@@ -65,8 +65,7 @@ def probes(train: Features, test: Features, name: str, seed: int) -> Iterator[tu
 
 def more(subject: Subject) -> Iterator[Figure]:
     """The figures of blocks and of untrained encoders, from one further pass over the data."""
-    with torch.no_grad():
-        found = [subject.more(split, _compute(subject)) for split in (subject.train_split, subject.split)]
+    found = [subject.more(split, _compute(subject)) for split in (subject.train_split, subject.split)]
     train, test = (features.rows(features.label >= 0) for features in found)
     best: dict[str, tuple[float, float]] = {}
     for name in dict.fromkeys(key.split("_", 1)[1] for key in test.values):

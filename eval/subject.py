@@ -99,6 +99,8 @@ class Subject:
         return self.data.for_test(self.clips, self.crops)
 
     def _batches(self, split: str | None, *, shuffle: bool = False) -> Iterator[Batch]:
+        if not self.size(split):
+            raise EvalError(f"{self.catalog.path}: no usable recording in split {split!r}")
         loader = AVLoader(
             self.catalog,
             self._shown,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,10 @@ class Plain:
 
     def encoders(self) -> dict[str, nn.Module]:
         return self.encoder
+
+
+class Untouched(nn.Module):
+    """No batch gets to it."""
 
 
 class Given:
@@ -216,6 +221,13 @@ def test_what_an_evaluator_cannot_do_is_said_and_the_others_go_on(
     found = evaluate(Any, None, config, torch.device("cpu"))  # type: ignore[arg-type]
     assert found == {"before": 1.0, "after": 2.0}
     assert "left out: within: no labels" in caplog.text
+
+
+def test_a_split_without_recordings_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Subject, "size", lambda self, split: 0)
+    subject = Subject(Untouched(), SimpleNamespace(path="x.parquet"), None, torch.device("cpu"))  # type: ignore[arg-type]
+    with pytest.raises(EvalError, match=r"x\.parquet: no usable recording in split 'train'"):
+        _ = subject.train
 
 
 def test_untrained_is_the_same_method_every_time_and_leaves_the_random_state_alone() -> None:
