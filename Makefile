@@ -11,13 +11,13 @@ METHOD ?= svaclr
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help train index pack stats eval view bench bench-augment bench-source bench-packed bench-kernels doctor test lint type-check gpu-check demo-table clean
+.PHONY: help train index pack stats eval analyse view bench bench-augment bench-source bench-packed bench-kernels bench-bank doctor test lint type-check gpu-check demo-table clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-13s %s\n", t, $$0}'
 
-train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="optim.lr=0.1 …"] [OUT=runs/x] [RESUME=1] [PROFILE=1] [PRINT_CONFIG=1] [PROCS=processes on a CPU]
-	$(BIN)/coaug train $(METHOD) $(SET) $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PROCS),--procs $(PROCS)) $(if $(OUT),--out "$(OUT)") $(if $(RESUME),--resume) $(if $(PRINT_CONFIG),--print-config)
+train: $(VENV)/.installed ## METHOD=svaclr [DATA=folder|catalog] [GPUS=n] [SET="optim.lr=0.1 …"] [OUT=runs/x] [RESUME=1] [INIT=runs/y] [PROFILE=1] [PRINT_CONFIG=1] [PROCS=processes on a CPU]
+	$(BIN)/coaug train $(METHOD) $(SET) $(if $(DATA),--data "$(DATA)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PROCS),--procs $(PROCS)) $(if $(OUT),--out "$(OUT)") $(if $(INIT),--init "$(INIT)") $(if $(RESUME),--resume) $(if $(PRINT_CONFIG),--print-config)
 
 index: $(VENV)/.installed ## DATA=folder [OUT=catalog.parquet]: probe media files once, write their catalog
 	$(BIN)/coaug index $(if $(DATA),"$(DATA)",$(error index: which folder? make index DATA=/videos)) $(if $(OUT),--out "$(OUT)") $(ARGS)
@@ -30,6 +30,9 @@ stats: $(VENV)/.installed ## DATA=folder|catalog [PRESET=avid] [OUT=stats.json] 
 
 eval: $(VENV)/.installed ## [RUN=runs/svaclr] [DATA=folder|catalog]: evaluate a trained run again
 	$(BIN)/coaug eval $(or $(RUN),runs/$(METHOD)) $(if $(DATA),--data "$(DATA)")
+
+analyse: $(VENV)/.installed ## [RUN=runs/avid] [OUT=folder] [DATA=folder|catalog]: what a memory knows, in tables and pictures
+	$(BIN)/coaug analyse $(or $(RUN),runs/$(METHOD)) $(if $(OUT),--out "$(OUT)") $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 view: $(VENV)/.installed ## FILE=video.mp4 [PRESET=svaclr] [SEED=n] [OUT=sheet.png] [MP4=clips.mp4] [ARGS='--recipe "speed(2)"']: what augmentation does
 	$(BIN)/coaug view $(if $(FILE),"$(FILE)",$(error view: which file? make view FILE=video.mp4)) $(if $(PRESET),--preset $(PRESET)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)") $(if $(MP4),--mp4 "$(MP4)") $(ARGS) $(SET)
@@ -52,6 +55,9 @@ bench-packed: $(VENV)/.installed-bench ## measure packed shards against AVID-CMA
 
 bench-kernels: $(VENV)/.installed-bench ## measure the kernels against torch, AVID-CMA's ways and ceilings [ARGS="--kernel soft_infonce"]
 	$(BIN)/python benchmarks/kernels.py $(ARGS)
+
+bench-bank: $(VENV)/.installed-bench ## measure a memory bank of 1.8 million recordings: start, step, search for positives
+	$(BIN)/python benchmarks/bank.py $(ARGS)
 
 doctor: $(VENV)/.installed ## what works on this machine, and the remedy for what does not
 	$(BIN)/coaug doctor

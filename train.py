@@ -2,7 +2,8 @@
 
     coaug train svaclr --data catalog.parquet optim.lr=0.3 train.epochs=50      (several GPUs: see engine/launch.py)
 
-A step: rows of this rank -> embeddings -> loss over the global batch -> gradients averaged over ranks -> optimiser.
+A step: rows of this rank -> embeddings -> loss over the global batch -> gradients averaged over ranks -> optimiser
+-> the method's memory, where it has one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from coaug.engine.distributed import Ranks
 from coaug.engine.errors import Stopped, TrainError
 from coaug.engine.export import save_encoders
 from coaug.engine.folder import not_finite, set_aside, summary, write_json
+from coaug.engine.inherit import inherit
 from coaug.engine.log import Row, RunLog, rows_of, say
 from coaug.engine.optim import build_optimizer, set_learning_rate
 from coaug.engine.parts import build_method, clips_per_step, epochs, evaluate, open_loader
@@ -41,7 +43,9 @@ from coaug.pipelines.catalog import Catalog, CatalogError
 from coaug.pipelines.loader import LoaderError
 
 
-def train(config: RunConfig, catalog: Catalog, out: Path, *, resume: bool = False) -> dict[str, float]:
+def train(
+    config: RunConfig, catalog: Catalog, out: Path, *, resume: bool = False, init: Path | None = None
+) -> dict[str, float]:
     """Trains, saves the encoders and evaluates.
 
     Args:
@@ -49,6 +53,7 @@ def train(config: RunConfig, catalog: Catalog, out: Path, *, resume: bool = Fals
         catalog: the recordings; `config.train.split` of them are trained on.
         out: the run's folder: checkpoints, config.yaml, log.jsonl, tensorboard/, *.safetensors, metrics.json.
         resume: go on from the newest readable checkpoint in `out`.
+        init: begin from another run's weights and memory (see `inherit`); nothing to a run that is resumed.
 
     Returns:
         The figures, as in metrics.json; on ranks other than 0 those of the evaluators only.
@@ -59,7 +64,7 @@ def train(config: RunConfig, catalog: Catalog, out: Path, *, resume: bool = Fals
         Stopped: a signal ended it, after a checkpoint.
     """
     with distributed.session() as ranks:
-        method = fit(config, catalog, out, ranks, resume)
+        method = fit(config, catalog, out, ranks, resume, init)
         if ranks.first:
             save_encoders(method, config, out)
         metrics = evaluate(method, config, catalog, ranks.device)
@@ -70,14 +75,16 @@ def train(config: RunConfig, catalog: Catalog, out: Path, *, resume: bool = Fals
     return metrics
 
 
-def fit(config: RunConfig, catalog: Catalog, out: Path, ranks: Ranks, resume: bool) -> Method:
+def fit(
+    config: RunConfig, catalog: Catalog, out: Path, ranks: Ranks, resume: bool, init: Path | None = None
+) -> Method:
     """Every step, on every rank. Returns the trained method."""
     torch.manual_seed(config.train.seed)
-    method = build_method(config, ranks.device)
     loader = open_loader(config, catalog, ranks)
+    method = build_method(config, ranks.device, loader.catalog.ids)
     training = Training(method, build_optimizer(method, config.optim), loader, config, catalog.fingerprint)
     saved = Checkpoints(out / "checkpoints", config.train.checkpoint_every, config.train.keep, len(loader))
-    step, total = begin(training, saved, out, ranks, resume), config.train.epochs * len(loader)
+    step, total = begin(training, saved, out, ranks, resume, init), config.train.epochs * len(loader)
     if ranks.first:  # `coaug eval` looks it up
         write_whole(out / "catalog.txt", lambda part: part.write_text(str(catalog.path)))
     verdict = Verdict.GO_ON
@@ -113,19 +120,25 @@ def train_step(training: Training, batch: Batch, step: int, steps_per_epoch: int
     lr = learning_rate(step, config.optim, config.train.epochs, steps_per_epoch)
     set_learning_rate(optimizer, lr)
     method.train()
+    with region("prepare"):
+        told = method.before_step(step, steps_per_epoch)
+    if told and distributed.rank() == 0:
+        say(told)
     cast = autocast(config.train.precision, batch.valid.device)
     parts = math.ceil(len(batch) / (config.train.micro_batch or len(batch)))
-    loss, figures = gradcache.backward(method, batch, micro_batches=parts, autocast=cast)
+    result = gradcache.backward(method, batch, micro_batches=parts, autocast=cast)
     parameters = [p for p in method.parameters() if p.requires_grad]
     with region("average"):
         distributed.average_gradients(parameters, running_statistics(method))
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    values = dict(zip(("loss", "grad_norm", *figures), numbers(loss, norm, *figures.values()), strict=True))
+    named = {"loss": result.loss, "grad_norm": norm, **result.figures}
+    values = dict(zip(named, numbers(*named.values()), strict=True))
     if not math.isfinite(values["loss"]) or not math.isfinite(values["grad_norm"]):
         raise not_finite(batch, step + 1, values["loss"], values["grad_norm"], out)
     with region("step"):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
+        method.after_step(result.embeddings, result.valid)
     return {"step": step + 1, "epoch": (step + 1) / steps_per_epoch, "lr": lr, **values}
 
 
@@ -134,11 +147,15 @@ def numbers(*scalars: torch.Tensor) -> list[float]:
     return [float(x) for x in torch.stack([s.detach().double().reshape(()) for s in scalars]).tolist()]
 
 
-def begin(training: Training, saved: Checkpoints, out: Path, ranks: Ranks, resume: bool) -> int:
+def begin(
+    training: Training, saved: Checkpoints, out: Path, ranks: Ranks, resume: bool, init: Path | None = None
+) -> int:
     """Brings `training` to its first step, and returns it. All ranks leave in the same state:
 
-    1. with `resume`, every rank reads the newest readable checkpoint (model, optimiser, loader, random state, step);
-    2. without one, or without `resume`, rank 0 moves an earlier run's files aside and all begin at step 0;
+    1. with `resume`, every rank reads the newest readable checkpoint (model, memory, optimiser, loader, random state,
+       step);
+    2. without one, or without `resume`, every rank takes over what is in `init`, rank 0 moves an earlier run's files
+       aside, and all begin at step 0;
     3. rank 0 writes config.yaml, the config of what is trained from here on;
     4. rank 0's parameters and buffers go to all.
     """
@@ -147,6 +164,9 @@ def begin(training: Training, saved: Checkpoints, out: Path, ranks: Ranks, resum
     if resume and state is None:
         tell(f"no checkpoint in {saved.folder}: starting from the beginning")
     step = training.restore(state) if state is not None else 0
+    if state is None and init is not None:
+        inherit(training.method, init, tell)
+        distributed.wait()  # until all have read it: it may be what is moved aside
     if ranks.first:
         if state is None:
             set_aside(out, tell)
@@ -173,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.data is None:
             raise ConfigError("--data: which catalog? make one with `coaug index FOLDER`")
         out = options.out or Path("runs") / config.method
-        train(config, Catalog.open(options.data), out, resume=options.resume)
+        train(config, Catalog.open(options.data), out, resume=options.resume, init=options.init)
     except (ConfigError, CatalogError, LoaderError, TrainError) as error:
         say(f"coaug train: {error}")
         return 2 if isinstance(error, ConfigError) else 1
@@ -196,6 +216,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--data", type=Path, help="catalog (.parquet)")
     parser.add_argument("--out", type=Path, help="the run's folder (default: runs/METHOD)")
+    parser.add_argument("--init", type=Path, help="begin from another run's folder, or a checkpoint")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
     parser.add_argument("--print-config", action="store_true", help="print the final config and stop")
     return parser

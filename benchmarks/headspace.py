@@ -181,7 +181,7 @@ def received(batch: Batch) -> None:
 def trainer(config: RunConfig, loader: AVLoader, ranks: Ranks, folder: Path) -> Step:
     """The trainer's step, with a method and an optimiser of its own, over and over the run's schedule."""
     torch.manual_seed(config.train.seed)
-    method = build_method(config, ranks.device)
+    method = build_method(config, ranks.device, loader.catalog.ids)
     training = Training(method, build_optimizer(method, config.optim), loader, config, data="")
     steps = cycle(range(config.train.epochs * len(loader)))
     return lambda batch: train_step(training, batch, next(steps), len(loader), folder)

@@ -173,7 +173,7 @@ def _catalog(recording: Recording) -> Iterator[Catalog]:
 
 def _takes(clips: ClipPlan, batch: Batch, config: DataConfig) -> Iterator[Take]:
     for v, view in enumerate(config.views):
-        frames = None if batch.video is None else _pixels(batch.video[0, v], config)
+        frames = None if batch.video is None else pixels(batch.video[0, v], config)
         decibels = waveform = None
         if batch.audio is not None:
             decibels = batch.audio[0, v, 0].numpy() * config.audio.std + config.audio.mean
@@ -191,8 +191,8 @@ def _takes(clips: ClipPlan, batch: Batch, config: DataConfig) -> Iterator[Take]:
         )
 
 
-def _pixels(video: Tensor, config: DataConfig) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def pixels(video: Tensor, config: DataConfig) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """(T, H, W, 3) uint8 of (3, T, H, W) normalised."""
     mean, std = (np.array(values)[:, None, None, None] for values in (config.video.mean, config.video.std))
-    pixels = 255 * (video.numpy() * std + mean)
-    return np.asarray(pixels.round().clip(0, 255), np.uint8).transpose(1, 2, 3, 0)
+    scaled = 255 * (video.numpy() * std + mean)
+    return np.asarray(scaled.round().clip(0, 255), np.uint8).transpose(1, 2, 3, 0)

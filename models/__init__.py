@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 METHODS = {
     "svaclr": "svaclr:SvaCLR",
     "infonce": "svaclr:InfoNCE",
+    "avid": "avid:Avid",
+    "cma": "avid:CMA",
 }
 """Name -> module and class, imported only when asked for."""
 

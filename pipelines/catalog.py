@@ -170,6 +170,10 @@ class Catalog:
         view.excluded = excluded
         return view
 
+    def rows(self, index: Sequence[int] | NDArray[np.int64]) -> Catalog:
+        """The recordings at these places, in this order."""
+        return self._view(np.asarray(index, np.int64))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self.path, self._stamp, self._rows, self.excluded)
 

@@ -23,7 +23,23 @@ from coaug.pipelines.batch import Batch
 
 Result = tuple[float, dict[str, Tensor | None]]  # the loss, and gradients by parameter
 THIN = {"width": 4, "video_blocks": (1, 1, 1, 1), "audio_blocks": (1, 1, 1, 1), "hidden": 8, "projection": 6}
+
+
+class Apart(Toy):
+    """Terms in one sample each, by the place in the global batch, and a parameter of the objective."""
+
+    separable = True
+
+    def objective(self, embeddings, valid):  # type: ignore[no-untyped-def]
+        places = torch.arange(len(valid)) + distributed.rank() * len(valid)
+        agree = (embeddings["v"] * embeddings["a"]).sum(1)
+        terms = ((self.scale * agree - places) ** 2).masked_fill(~valid, 0)
+        count = valid.sum().clamp(min=1)
+        return terms.sum() / count, {"agree": agree.masked_fill(~valid, 0).sum() / count}
+
+
 METHODS = {
+    "apart": lambda: Apart(Toy.Config()),
     "toy": lambda: Toy(Toy.Config()),
     "soft": lambda: SvaCLR(SvaCLR.Config(**THIN, mapping="linear", temperature=0.5)),
     "all pairs": lambda: SvaCLR(SvaCLR.Config(**THIN, pairs="all", clamp=None, temperature=0.5)),
@@ -50,7 +66,7 @@ def built(kind: str) -> Method:
 
 def whole_batch(kind: str) -> Batch:
     batch = toy_batch(list(range(8)), dtype=torch.float64)
-    if kind == "toy":
+    if kind in ("toy", "apart"):
         return batch
     draw = torch.Generator().manual_seed(5)
     video = torch.randn(8, 2, 3, 2, 16, 16, generator=draw, dtype=torch.float64)
@@ -59,7 +75,7 @@ def whole_batch(kind: str) -> Batch:
 
 
 def gradients(method: Method, batch: Batch, micro_batches: int) -> Result:
-    loss, _ = gradcache.backward(method, batch, micro_batches=micro_batches)
+    loss = gradcache.backward(method, batch, micro_batches=micro_batches).loss
     distributed.average_gradients(list(method.parameters()))
     return loss.item(), {name: p.grad for name, p in method.named_parameters()}
 
@@ -85,12 +101,25 @@ def _rank(rank: int, folder: str, worlds: tuple[int, ...]) -> None:
 
 
 def _check(rank: int, world: int) -> None:
-    for kind in ("toy", "soft"):
+    for kind in ("toy", "apart", "soft"):
         share = 8 // world
         rows = whole_batch(kind)[rank * share : (rank + 1) * share]
         for micro_batches in (1, 2, 4):
             assert_same(gradients(built(kind), rows, micro_batches), plain(kind))
+    _check_global(rank, world)
     _check_collectives(rank, world)
+
+
+def _check_global(rank: int, world: int) -> None:
+    """What comes back is of the global batch, also where one rank has nothing valid."""
+    share, batch, method = 8 // world, whole_batch("apart"), built("apart")
+    batch.valid[:share] = False
+    result = gradcache.backward(method, batch[rank * share : (rank + 1) * share])
+    expected = method.embed(batch)
+    torch.testing.assert_close(result.embeddings["v"], expected["v"].detach(), rtol=0, atol=1e-12)
+    agree = (expected["v"] * expected["a"]).sum(1)[batch.valid].mean()
+    assert result.figures["agree"].item() == pytest.approx(agree.item(), abs=1e-12)
+    assert torch.equal(result.valid, batch.valid)
 
 
 def _check_collectives(rank: int, world: int) -> None:
@@ -141,6 +170,19 @@ def test_two_and_four_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ["toy", "coaug.engine.gradcache", "coaug.models.svaclr"]
     )  # import once
     mp.start_processes(_rank, (str(tmp_path), (2, 4)), nprocs=4, start_method="forkserver")
+
+
+def test_what_the_memory_sees_is_the_global_batch() -> None:
+    method, batch = built("apart"), whole_batch("apart")
+    result = gradcache.backward(method, batch, micro_batches=4)
+    expected = method.embed(batch)
+    assert result.embeddings.keys() == expected.keys()
+    for name, rows in expected.items():
+        torch.testing.assert_close(result.embeddings[name], rows.detach(), rtol=0, atol=1e-12)
+        assert not result.embeddings[name].requires_grad
+    assert torch.equal(result.valid, batch.valid)
+    agree = (expected["v"] * expected["a"]).sum(1)[batch.valid].mean()
+    assert result.figures["agree"].item() == pytest.approx(agree.item(), abs=1e-12)
 
 
 def test_invalid_rows_take_no_part() -> None:

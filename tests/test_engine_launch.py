@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,19 @@ def test_two_processes_train_as_one_and_stop_together(
     assert launch([*argv, str(tmp_path / "one")], procs=1) == 0
     assert launch([*argv, str(tmp_path / "two"), "--resume"], procs=1) == 0  # in another world size
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
+
+
+def test_kernels_leave_torch_its_threads() -> None:
+    """In a process of its own: which call of Numba's is the first one matters."""
+    program = """
+import torch, numba
+from coaug.engine import distributed
+torch.set_num_threads(1)
+distributed.share_threads()
+from coaug.kernels.bank_start import start_rows
+start_rows(torch.arange(10), 8, seed=0, stream=0)
+print(torch.get_num_threads(), numba.get_num_threads())
+"""
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, check=True)
+    assert done.stdout.split() == [b"1", b"1"]

@@ -53,6 +53,24 @@ def test_presets_hold_the_papers_values() -> None:
     assert baseline.data == config.data
 
 
+def test_presets_of_avid_hold_the_papers_values() -> None:
+    small, full = load("avid-small"), load("avid")
+    assert small.optim == OptimConfig("adam", 5e-4, 0.064, 5e-4, 0.0, 1e-5)
+    assert [learning_rate(step, small.optim, 400, 390) for step in (0, 70_000, 155_999)] == [5e-4] * 3
+    assert (small.train.batch, small.train.micro_batch, small.train.epochs) == (256, 32, 400)
+    assert (full.optim.lr, full.optim.end_lr, full.train.epochs) == (2e-4, 2e-4, 300)
+    assert small.model["head"] == full.model["head"] == [512, 512, 128]
+    assert (small.model["video_blocks"], full.model["video_blocks"]) == ([1, 1, 1, 1], [2, 2, 2, 2])
+    assert (small.model["stem_pool"], full.model["stem_pool"]) == (False, True)
+    assert (small.data.audio.shape, full.data.audio.shape) == ((129, 100), (257, 200))
+    for config, before, found, drawn in ((load("cma-small"), small, 32, None), (load("cma"), full, 128, 32)):
+        assert config.data == before.data
+        assert config.optim == before.optim
+        positives = config.model["positives"]
+        assert (positives["found"], positives["drawn"], positives["expansion"]) == (found, drawn, "agreement")
+        assert config.model["within"] == 1
+
+
 def test_the_demo_preset_shrinks_and_changes_nothing_else() -> None:
     changed = {line.partition(":")[0] for line in conflicts(dump(load("svaclr")), load("svaclr-demo"))}
     assert changed == {
@@ -62,7 +80,7 @@ def test_the_demo_preset_shrinks_and_changes_nothing_else() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["svaclr", "infonce", "svaclr-demo"])
+@pytest.mark.parametrize("name", ["svaclr", "infonce", "svaclr-demo", "avid", "avid-small", "cma"])
 def test_a_printed_config_is_the_same_config(name: str, tmp_path: Path) -> None:
     config = load(name, ["optim.lr=1e-3", "train.keep.last=5"])
     (tmp_path / "printed.yaml").write_text(dump(config))

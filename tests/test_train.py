@@ -186,6 +186,33 @@ def test_a_new_run_never_destroys_an_old_one(run: Run, tmp_path: Path) -> None:
     assert len(losses(tmp_path / "a")) == STEPS
 
 
+def test_synchronised_batch_norm_in_one_process_changes_nothing(run: Run, tmp_path: Path) -> None:
+    assert run("plain") == run("synced", "train.sync_batch_norm=true") == 0
+    assert losses(tmp_path / "plain") == losses(tmp_path / "synced")
+
+
+def test_a_run_begins_from_another_one_and_is_resumed_as_itself(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("a")
+    given = ("--init", str(tmp_path / "a"), *(f"optim.{name}=1e-12" for name in ("lr", "start_lr", "end_lr")))
+    run("whole", *given)
+    assert f"starting from {tmp_path / 'a'} after step 20" in capsys.readouterr().err
+    before, after = (
+        torch.load(tmp_path / n / "checkpoints/step-00000020.pt")["method"] for n in ("a", "whole")
+    )
+    torch.testing.assert_close(after["video.0.weight"], before["video.0.weight"], rtol=0, atol=1e-9)
+    run("stopped", *given, SIGTERM=7)
+    assert run("stopped", *given, "--resume") == 0
+    assert losses(tmp_path / "stopped") == losses(tmp_path / "whole")
+
+
+def test_a_run_may_begin_from_the_one_it_replaces(run: Run, tmp_path: Path) -> None:
+    run("a")
+    assert run("a", "--init", str(tmp_path / "a")) == 0
+    assert len(losses(tmp_path / "a/previous-1")) == STEPS
+
+
 def test_the_time_budget_ends_training_and_evaluates(run: Run, tmp_path: Path) -> None:
     assert run("a", "train.max_minutes=1e-9") == 0
     assert len(losses(tmp_path / "a")) == 1
@@ -214,7 +241,6 @@ def test_plain_lines(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
         ("optim.lr=hello", "optim.lr: Input should be a valid number (got 'hello')"),
         ("model.widht=2", "unknown key 'model.widht'; did you mean 'width'?"),
         ("train.precision=fp16", "train.precision: Input should be 'auto', 'fp32' or 'bf16' (got 'fp16')"),
-        ("train.sync_batch_norm=true", "train.sync_batch_norm: torch's SyncBatchNorm runs on CUDA only"),
     ],
 )
 def test_bad_configs(run: Run, capsys: pytest.CaptureFixture[str], argument: str, message: str) -> None:

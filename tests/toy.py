@@ -14,10 +14,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from coaug.config import STRICT
+from coaug.models import get_method
 from coaug.models.method import Method
 from coaug.pipelines.batch import Batch
 
@@ -94,6 +96,7 @@ class ToyLoader:
     def __init__(self, batch: int, rank: int = 0, world: int = 1) -> None:
         self._batch, self._rank, self._world, self._step = batch, rank, world, 0
         self.closed = False
+        self.catalog = SimpleNamespace(ids=np.arange(RECORDINGS))
 
     def __len__(self) -> int:
         return RECORDINGS // self._batch
@@ -136,8 +139,8 @@ def install(replace: Any = setattr) -> None:
     import coaug.engine.run_config
     import coaug.train
 
-    replace(coaug.engine.parts, "get_method", lambda name: Toy)
-    replace(coaug.engine.run_config, "get_method", lambda name: Toy)
+    for module in (coaug.engine.parts, coaug.engine.run_config):
+        replace(module, "get_method", lambda name: Toy if name == "toy" else get_method(name))
     replace(
         coaug.train, "open_loader", lambda config, catalog, r: ToyLoader(config.train.batch, r.rank, r.world)
     )

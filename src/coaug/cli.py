@@ -85,6 +85,9 @@ def train(
         int | None, Option(min=0, help="GPUs in all; default: this machine's, or its CPU")
     ] = None,
     procs: Annotated[int | None, Option(min=1, help="processes on the CPU instead")] = None,
+    init: Annotated[
+        Path | None, Option(help="begin from another run's folder, or from a checkpoint of the authors'")
+    ] = None,
     resume: Annotated[bool, Option("--resume", help="go on from the newest checkpoint")] = False,
     print_config: Annotated[bool, Option("--print-config", help="print the config and stop")] = False,
 ) -> int:
@@ -110,7 +113,8 @@ def train(
         "--out",
         str(out or Path("runs") / Path(method).stem),
     ]
-    return launch([*arguments, *(["--resume"] if resume else [])], gpus, procs)
+    begin = ["--init", str(init)] if init else []
+    return launch([*arguments, *begin, *(["--resume"] if resume else [])], gpus, procs)
 
 
 def _sized(method: str, data: str | None, gpus: int | None) -> str:
@@ -228,6 +232,22 @@ def evaluate(
     from .eval import evaluate_run
 
     evaluate_run(run, _catalog_of(data) if data else None)
+
+
+@app.command()
+def analyse(
+    run: Annotated[Path, Argument(help="folder of a run of a method with a memory, such as runs/avid")],
+    out: Annotated[
+        Path | None, Option(help="folder of the page and its pictures; default: RUN/analysis")
+    ] = None,
+    data: Annotated[str | None, Option(help="folder or catalog; default: the run's own")] = None,
+    recordings: Annotated[int, Option(min=1, help="rows of the contact sheet")] = 8,
+) -> None:
+    """Show what a run remembers: similarities, precision of positive sets, positives and rejected recordings."""
+    from .eval.analyse import analyse as write
+
+    for path in write(run, out, _catalog_of(data) if data else None, recordings=recordings):
+        print(path)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Batch norm under micro-batches: every step moves the running statistics once."""
+"""Batch norm under micro-batches, where every step moves the running statistics once, and over processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from .sync_norm import synchronise_on_cpu
 
 
 def tracking_layers(module: nn.Module) -> list[_BatchNorm]:
@@ -62,12 +64,9 @@ def _counters(module: nn.Module) -> list[Tensor]:
 
 
 def synchronise(module: nn.Module, device: torch.device) -> nn.Module:
-    """Batch norm over all processes: torch's SyncBatchNorm. Raises ConfigError on a CPU."""
-    from ..config import ConfigError
-
+    """Batch norm over the rows of all processes: torch's SyncBatchNorm on CUDA, `sync_norm` on a CPU; in place."""
     if device.type != "cuda":
-        raise ConfigError(
-            "train.sync_batch_norm: torch's SyncBatchNorm runs on CUDA only; set it to false here"
-        )
+        synchronise_on_cpu(module)
+        return module
     synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
     return synced

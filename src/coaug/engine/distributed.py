@@ -1,4 +1,4 @@
-"""Process group, and the four collectives a step needs. One process is a world of one: nothing is sent."""
+"""Process group, and the few collectives a step needs. One process is a world of one: nothing is sent."""
 
 from __future__ import annotations
 
@@ -64,11 +64,25 @@ def cpu_threads(processes: int) -> int:
     return max(1, len(os.sched_getaffinity(0)) // processes - 1)
 
 
+def share_threads() -> None:
+    """Numba's threads are as many as torch's, from now on.
+
+    Its first parallel call sets OpenMP's number, which is torch's, too, in the middle of a step. What torch computes
+    depends on that in the last bits, and a resumed run would not be the one that was interrupted.
+    """
+    import numba
+
+    count = torch.get_num_threads()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))  # starts them
+    torch.set_num_threads(count)
+
+
 def _device(local_rank: int) -> torch.device:
     if not torch.cuda.is_available():
         keep_memory()
         if "OMP_NUM_THREADS" not in os.environ:
             torch.set_num_threads(cpu_threads(int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+        share_threads()
         return torch.device("cpu")
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
@@ -101,6 +115,20 @@ def largest(value: int, device: torch.device) -> int:
     seen = torch.tensor(value, device=device)
     dist.all_reduce(seen, dist.ReduceOp.MAX)
     return int(seen.item())
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum over ranks, elementwise; the same everywhere."""
+    if world_size() > 1:
+        value = value.clone()
+        dist.all_reduce(value)
+    return value
+
+
+def wait() -> None:
+    """Until every rank is here."""
+    if world_size() > 1:
+        dist.barrier()
 
 
 def gather_objects(value: Any) -> list[Any]:

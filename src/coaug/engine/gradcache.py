@@ -7,7 +7,8 @@ GradCache (Gao et al., 2021) does, in three moves:
     objective  embeddings of all ranks are gathered; every rank computes the whole loss and d loss / d embeddings
     backward   every rank embeds its micro-batches again with a graph and feeds in its own rows of that gradient
 
-With one micro-batch the first embedding keeps its graph and nothing is computed twice.
+With one micro-batch the first embedding keeps its graph and nothing is computed twice. Where the loss is a mean of
+terms in one sample each (`Method.separable`), every rank computes its own rows' terms only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,43 +28,51 @@ from .batchnorm import one_update, untracked
 from .profile import region
 
 Figures = dict[str, Tensor]
+Rows = dict[str, Tensor]
+
+
+class Result(NamedTuple):
+    """Of a step: loss over the global batch, the objective's figures, the global batch's embeddings and `valid`.
+
+    All detached and the same on all ranks.
+    """
+
+    loss: Tensor
+    figures: Figures
+    embeddings: Rows
+    valid: Tensor
 
 
 def backward(
     method: Method, batch: Batch, *, micro_batches: int = 1, autocast: torch.autocast | None = None
-) -> tuple[Tensor, Figures]:
+) -> Result:
     """Adds to every `.grad` so that the *mean over ranks* is the gradient of the loss over the global batch.
 
     Args:
-        method: in training mode; its `objective` is computed in full on every rank.
+        method: in training mode; its `objective` is computed in full on every rank, unless it is separable.
         batch: this rank's rows (B / world, ...); equally many on all ranks.
         micro_batches: parts in which the rows are embedded.
         autocast: context for the embeddings; the objective runs outside it, on fp32 (or fp64) embeddings.
-
-    Returns:
-        The loss over the global batch and the objective's figures, detached and the same on all ranks.
     """
     cast = autocast or torch.autocast(batch.sample_id.device.type, enabled=False)
     if micro_batches == 1:
         with region("forward"), cast:
             rows = _embed(method, batch)
-        loss, figures, gradients = _objective(method, rows, batch.valid)
+        result, gradients = _objective(method, rows, batch.valid)
         with region("backward"):
             _pull(rows, gradients)
-        return loss, figures
+        return result
     return _backward_in_parts(method, batch, min(micro_batches, len(batch)), cast)
 
 
-def _backward_in_parts(
-    method: Method, batch: Batch, count: int, cast: torch.autocast
-) -> tuple[Tensor, Figures]:
+def _backward_in_parts(method: Method, batch: Batch, count: int, cast: torch.autocast) -> Result:
     parts, states, embedded = list(_parts(batch, count)), [], []
     with region("forward"), torch.no_grad(), untracked(method), cast:
         for part in parts:
             states.append(_random_state(batch.sample_id.device))
             embedded.append(_embed(method, part))
     rows = {name: torch.cat([e[name] for e in embedded]) for name in embedded[0]}
-    loss, figures, gradients = _objective(method, rows, batch.valid)
+    result, gradients = _objective(method, rows, batch.valid)
     start = 0
     with region("backward"), one_update(method) as after_pass, _restored(batch.sample_id.device):
         for part, state in zip(parts, states, strict=True):
@@ -72,39 +82,53 @@ def _backward_in_parts(
             _pull(again, {name: g[start : start + len(part)] for name, g in gradients.items()})
             start += len(part)
             after_pass()
-    return loss, figures
+    return result
 
 
-def _embed(method: Method, batch: Batch) -> dict[str, Tensor]:
+def _embed(method: Method, batch: Batch) -> Rows:
     """Embeddings, lifted to fp32 at least."""
     return {
         k: v.float() if v.dtype in (torch.bfloat16, torch.half) else v for k, v in method.embed(batch).items()
     }
 
 
-def _objective(
-    method: Method, rows: dict[str, Tensor], valid: Tensor
-) -> tuple[Tensor, Figures, dict[str, Tensor]]:
-    """The global loss, backwards into the objective's own parameters and to this rank's rows of the embeddings."""
+def _objective(method: Method, rows: Rows, valid: Tensor) -> tuple[Result, Rows]:
+    """The global loss, backwards into the objective's own parameters; the gradient that this rank's rows are due.
+
+    That gradient is times the world size, because gradients are averaged over ranks afterwards.
+    """
     gathered = {name: distributed.gather_rows(value.detach()) for name, value in rows.items()}
-    leaves = {k: v.requires_grad_() if v.is_floating_point() else v for k, v in gathered.items()}
+    everyone, world = distributed.gather_rows(valid), distributed.world_size()
+    own = slice(distributed.rank() * len(valid), (distributed.rank() + 1) * len(valid))
+    seen, cut, scale = (own, slice(None), 1) if method.separable else (slice(None), own, world)
+    leaves = {k: _leaf(v[seen]) for k, v in gathered.items()}
     with region("objective"):
-        loss, figures = method.objective(leaves, distributed.gather_rows(valid))
+        loss, figures = method.objective(leaves, everyone[seen])
+        share = (everyone[seen].sum() / everyone.sum().clamp(min=1).double()).to(loss.dtype)  # of the mean
         if loss.requires_grad:  # not when every row is invalid
-            loss.backward()  # type: ignore[no-untyped-call]
-    first = distributed.rank() * len(valid)
-    mine = {k: leaf.grad[first : first + len(valid)] for k, leaf in leaves.items() if leaf.grad is not None}
-    return loss.detach(), {k: v.detach() for k, v in figures.items()}, mine
+            (loss * share * (world // scale)).backward()  # type: ignore[no-untyped-call]
+    if method.separable:
+        loss, figures = _mean(loss, figures, share)
+    mine = {k: leaf.grad[cut] * scale for k, leaf in leaves.items() if leaf.grad is not None}
+    return Result(loss.detach(), {k: v.detach() for k, v in figures.items()}, gathered, everyone), mine
 
 
-def _pull(rows: dict[str, Tensor], gradients: dict[str, Tensor]) -> None:
-    """Backward from embeddings; times the world size, because gradients are averaged over ranks afterwards."""
-    pairs = [
-        (rows[name], g * distributed.world_size())
-        for name, g in gradients.items()
-        if rows[name].requires_grad
-    ]
-    torch.autograd.backward([row for row, _ in pairs], [gradient for _, gradient in pairs])
+def _leaf(rows: Tensor) -> Tensor:
+    """Where a gradient is caught; nothing that the objective does reaches the rows themselves."""
+    return rows.detach().requires_grad_() if rows.is_floating_point() else rows
+
+
+def _mean(loss: Tensor, figures: Figures, share: Tensor) -> tuple[Tensor, Figures]:
+    """The ranks' means as that of all: each counts as much as it has valid rows."""
+    values = torch.stack([x.detach().double().reshape(()) for x in (loss, *figures.values())])
+    whole = distributed.total(torch.where(share > 0, values * share, 0.0))
+    return whole[0].to(loss.dtype), dict(zip(figures, whole[1:], strict=True))
+
+
+def _pull(rows: Rows, gradients: Rows) -> None:
+    """Backward from embeddings."""
+    names = [name for name in gradients if rows[name].requires_grad]
+    torch.autograd.backward([rows[name] for name in names], [gradients[name] for name in names])
 
 
 def _parts(batch: Batch, count: int) -> Iterator[Batch]:

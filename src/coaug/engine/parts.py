@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..config import ConfigError
 from ..models import get_method
@@ -18,9 +20,13 @@ from .log import say
 from .run_config import RunConfig, model_config
 
 
-def build_method(config: RunConfig, device: torch.device) -> Method:
-    """The method on its device, in the form it trains in."""
+def build_method(
+    config: RunConfig, device: torch.device, recordings: NDArray[np.int64] | None = None
+) -> Method:
+    """The method on its device, in the form it trains in; `recordings` are the sample ids it will be trained on."""
     method: Method = get_method(config.method)(model_config(config)).to(device)
+    if recordings is not None:
+        method.attach(torch.from_numpy(recordings.copy()), config.train.seed)
     if config.train.sync_batch_norm:
         synchronise(method, device)
     if config.train.compile:

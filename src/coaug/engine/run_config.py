@@ -66,7 +66,7 @@ class TrainConfig:
     compile: bool = False
     """torch.compile on the encoders."""
     sync_batch_norm: bool = False
-    """Batch norm over all processes (CUDA only)."""
+    """Batch norm over the rows of all processes, as if one had them all (off: each over its own rows)."""
     checkpoint_every: PositiveInt = 200
     """Steps between checkpoints."""
     keep: KeepConfig = field(default_factory=KeepConfig)
@@ -88,6 +88,7 @@ class EvalConfig:
 
     __pydantic_config__ = STRICT
     evaluators: tuple[str, ...] = ("retrieval",)
+    """Of retrieval, control, linear, within and memory; see docs/evaluation.md."""
     clips: PositiveInt = 10
     """Evenly spread clips a recording."""
     crops: Literal[1, 3] = 1

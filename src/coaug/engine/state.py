@@ -35,6 +35,7 @@ class Training:
             "config": dump(self.config),
             "data": self.data,
             "method": self.method.state_dict(),
+            "memory": self.method.memory_state(),
             "optimizer": self.optimizer.state_dict(),
             "loader": distributed.gather_objects(self.loader.state_dict()),  # one a rank: ban lists differ
             "random": _random_state(),
@@ -53,6 +54,7 @@ class Training:
         if state["data"] != self.data:
             raise TrainError("cannot resume: the catalog holds other recordings than when the run began")
         self.method.load_state_dict(state["method"])
+        self.method.load_memory_state(state.get("memory", {}))
         self.optimizer.load_state_dict(state["optimizer"])
         states, rank = state["loader"], distributed.rank()
         self.loader.load_state_dict(states[rank] if len(states) == distributed.world_size() else states[0])
