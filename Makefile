@@ -11,7 +11,7 @@ METHOD ?= svaclr
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help train index pack stats eval view bench bench-augment bench-source bench-packed bench-kernels bench-bank doctor test lint type-check gpu-check demo-table clean
+.PHONY: help train index pack stats eval analyse view bench bench-augment bench-source bench-packed bench-kernels bench-bank doctor test lint type-check gpu-check demo-table clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-13s %s\n", t, $$0}'
@@ -30,6 +30,9 @@ stats: $(VENV)/.installed ## DATA=folder|catalog [PRESET=avid] [OUT=stats.json] 
 
 eval: $(VENV)/.installed ## [RUN=runs/svaclr] [DATA=folder|catalog]: evaluate a trained run again
 	$(BIN)/coaug eval $(or $(RUN),runs/$(METHOD)) $(if $(DATA),--data "$(DATA)")
+
+analyse: $(VENV)/.installed ## [RUN=runs/avid] [OUT=folder] [DATA=folder|catalog]: what a memory knows, in tables and pictures
+	$(BIN)/coaug analyse $(or $(RUN),runs/$(METHOD)) $(if $(OUT),--out "$(OUT)") $(if $(DATA),--data "$(DATA)") $(ARGS)
 
 view: $(VENV)/.installed ## FILE=video.mp4 [PRESET=svaclr] [SEED=n] [OUT=sheet.png] [MP4=clips.mp4] [ARGS='--recipe "speed(2)"']: what augmentation does
 	$(BIN)/coaug view $(if $(FILE),"$(FILE)",$(error view: which file? make view FILE=video.mp4)) $(if $(PRESET),--preset $(PRESET)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out "$(OUT)") $(if $(MP4),--mp4 "$(MP4)") $(ARGS) $(SET)

@@ -11,13 +11,12 @@ their folders. Mean and spread (sample standard deviation over seeds) go to docs
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import statistics
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from trainings import Figures, figures_of, line, over, spread
 
 from coaug.eval.table import markdown
 
@@ -50,7 +49,6 @@ RATIOS = {
     "swapped / class alone": "control.swap.ratio",
     "model / class alone": "control.swap.lift",
 }
-Figures = Mapping[str, float]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,35 +82,13 @@ def parser() -> argparse.ArgumentParser:
 def result(name: str, seed: int, runs: Path, overrides: Sequence[str]) -> Figures | None:
     """The figures of one training, which is run unless the same command left them there; None if it fails."""
     out = runs / f"{name.lower().replace(' ', '-')}-{seed}"
-    command, note, metrics = training(name, seed, out, overrides), out / "command.txt", out / "metrics.json"
-    begun = note.is_file() and note.read_text() == line(command)
-    if not (begun and metrics.is_file()):
-        print(f"\n$ {line(command)}", flush=True)
-        out.mkdir(parents=True, exist_ok=True)
-        note.write_text(line(command))
-        resume = ["--resume"] if begun and (out / "checkpoints").is_dir() else []
-        if subprocess.call([sys.executable, "-m", "coaug.cli", *command[1:], *resume]):
-            return None
-    figures: Figures = json.loads(metrics.read_text())
-    return figures
+    return figures_of(training(name, seed, out, overrides), out)
 
 
 def training(name: str, seed: int, out: Path, overrides: Sequence[str] = ()) -> list[str]:
     """The command of one training."""
     preset, *own = VARIANTS[name]
     return ["coaug", "train", preset, *own, f"train.seed={seed}", EVALUATED, *overrides, "--out", str(out)]
-
-
-def line(command: Sequence[str]) -> str:
-    """A command as one types it."""
-    return " ".join(f'"{word}"' if set(word) & set(" []{}") else word for word in command)
-
-
-def over(seeds: Sequence[int]) -> str:
-    """What the figures are of."""
-    if len(seeds) == 1:
-        return f"One run, seed {seeds[0]}"
-    return f"Mean ± sample standard deviation over seeds {', '.join(map(str, seeds))}"
 
 
 def page(
@@ -150,12 +126,6 @@ def rows(
         if all(key in figures for figures in runs):
             columns = ([scale * figures[key] for figures in column] for column in results.values())
             yield [name, *(spread(values, 1 if scale > 1 else 2) for values in columns), chance(runs[0], key)]
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Mean ± sample standard deviation; the mean alone of a single value."""
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return f"{mean} ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
 
 
 def chance(figures: Figures, key: str) -> str:

@@ -55,8 +55,9 @@ from coaug.engine.run_config import RunConfig, load
 from coaug.engine.state import Training
 from coaug.pipelines.batch import Batch
 from coaug.pipelines.catalog import Catalog
-from coaug.pipelines.loader import PREFETCH, AVLoader
+from coaug.pipelines.loader import AVLoader
 from coaug.pipelines.packed.pack import pack
+from coaug.pipelines.running import PREFETCH
 from coaug.train import train_step
 
 # A rested loader has PREFETCH batches ready, and its workers one more: a segment that began with these would be
@@ -128,7 +129,7 @@ class Way:
     @property
     def workers(self) -> list[int]:
         """Process ids."""
-        workers = self.loader._workers if isinstance(self.loader, AVLoader) else []
+        workers = self.loader._running.processes if isinstance(self.loader, AVLoader) else []
         return [worker.pid for worker in workers if worker.pid]
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 EVALUATORS = {
     "retrieval": "retrieval:evaluate",
     "control": "control:evaluate",
+    "linear": "linear:evaluate",
+    "within": "within:evaluate",
+    "memory": "memory:evaluate",
 }
 """Name -> module and function, imported only when asked for. A function of a `Subject` that yields (key, value)."""
 
@@ -47,13 +50,16 @@ def evaluate(
 ) -> dict[str, float]:
     """The figures of `names` (None: `config.eval.evaluators`) by flat key; the same on every rank (a collective).
 
-    Without a usable recording in `config.eval.split` there are none, and a warning.
+    Without a usable recording in `config.eval.split` there are none, and a warning; an evaluator that cannot do its
+    work on these data (no labels, a modality missing) is left out with a warning that says why.
 
     Raises:
         EvalError: an evaluator that does not exist.
         LoaderError: more recordings than the loader tolerates could not be read.
     """
     from ..engine.precision import autocast
+    from ..engine.run_config import model_config
+    from ..models import get_method
     from .subject import Subject
 
     evaluators = [get_evaluator(name) for name in (config.eval.evaluators if names is None else names)]
@@ -70,6 +76,7 @@ def evaluate(
         workers=config.train.workers,
         autocast=autocast(config.train.precision, device),
         seed=config.train.seed,
+        fresh=lambda: get_method(config.method)(model_config(config)),
     )
     if not subject.size(subject.split):
         split = f"split {subject.split!r}" if subject.split else "the catalog"
@@ -81,8 +88,13 @@ def evaluate(
 def _figures(
     evaluators: Iterable[Callable[[Subject], Iterator[Figure]]], subject: Subject
 ) -> Iterator[Figure]:
+    from .subject import EvalError
+
     for evaluator in evaluators:
-        yield from evaluator(subject)
+        try:
+            yield from evaluator(subject)
+        except EvalError as error:  # at the end of a long training the others' figures are still wanted
+            logging.getLogger("coaug.eval").warning("left out: %s", error)
 
 
 def evaluate_run(run: str | Path, data: str | Path | None = None) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,23 +60,31 @@ def extract(
     Names ending in `_z` are L2-normalised again after the mean over clips (the paper leaves this open).
 
     Args:
-        method: put into evaluation mode for the call; modules that were training train again afterwards.
+        method: put into evaluation mode for the call.
         batches: this rank's share; features come back for the recordings of all ranks.
         extra: further functions of a batch whose (B, V, d) results are collected in the same pass.
         autocast: entered around the method, as in training; the means are float32 in any case.
     """
-    modes = {module: module.training for module in method.modules()}
 
     def compute(batch: Batch) -> dict[str, Tensor]:
         with autocast or nullcontext():
             found = dict(method.features(batch))
         return found | {name: value for function in extra for name, value in function(batch).items()}
 
-    method.eval()
-    try:
+    with evaluating(method):
         return collect(batches, compute)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; modules that were training train again afterwards."""
+    modes = {each: each.training for each in module.modules()}
+    module.eval()
+    try:
+        yield
     finally:
-        _restore(modes)
+        for each, mode in modes.items():
+            each.training = mode
 
 
 @torch.no_grad()
@@ -118,8 +126,3 @@ def _merge(parts: list[Features]) -> Features:
     )  # sorted, the filled-up rows dropped
     values = {name: torch.cat([part[name] for part in parts]) for name in parts[0].values}
     return Features(ids, torch.cat([part.label for part in parts]), values).rows(first)
-
-
-def _restore(modes: Mapping[nn.Module, bool]) -> None:
-    for module, mode in modes.items():
-        module.training = mode

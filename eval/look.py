@@ -14,13 +14,14 @@ from torch import Tensor
 from ..config import build, read
 from ..pipelines import table
 from ..pipelines.batch import Batch
-from ..pipelines.catalog import Catalog, Recording, table_of
+from ..pipelines.catalog import Catalog
 from ..pipelines.config import DataConfig, ViewConfig
 from ..pipelines.cut import Policy, Source, recordings
 from ..pipelines.datasets import Entry
 from ..pipelines.loader import AVLoader, ErrorBudget, LoaderError
 from ..pipelines.plan import MODALITIES, ClipPlan, plan
 from ..pipelines.probe import Probe, Reject, probe
+from ..pipelines.recording import Recording, table_of
 from .bands import band_centres
 from .take import Sheet, Take, tracks
 from .told import told
@@ -172,7 +173,7 @@ def _catalog(recording: Recording) -> Iterator[Catalog]:
 
 def _takes(clips: ClipPlan, batch: Batch, config: DataConfig) -> Iterator[Take]:
     for v, view in enumerate(config.views):
-        frames = None if batch.video is None else _pixels(batch.video[0, v], config)
+        frames = None if batch.video is None else pixels(batch.video[0, v], config)
         decibels = waveform = None
         if batch.audio is not None:
             decibels = batch.audio[0, v, 0].numpy() * config.audio.std + config.audio.mean
@@ -190,8 +191,8 @@ def _takes(clips: ClipPlan, batch: Batch, config: DataConfig) -> Iterator[Take]:
         )
 
 
-def _pixels(video: Tensor, config: DataConfig) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def pixels(video: Tensor, config: DataConfig) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """(T, H, W, 3) uint8 of (3, T, H, W) normalised."""
     mean, std = (np.array(values)[:, None, None, None] for values in (config.video.mean, config.video.std))
-    pixels = 255 * (video.numpy() * std + mean)
-    return np.asarray(pixels.round().clip(0, 255), np.uint8).transpose(1, 2, 3, 0)
+    scaled = 255 * (video.numpy() * std + mean)
+    return np.asarray(scaled.round().clip(0, 255), np.uint8).transpose(1, 2, 3, 0)

@@ -28,6 +28,7 @@ def recall(
     gallery_keys: Tensor,
     ks: Sequence[int] = KS,
     *,
+    leave_out: bool = False,
     block: int = BLOCK,
 ) -> Recalls:
     """Share of queries with an entry of their own key among the k most similar ones, expected over ties.
@@ -37,13 +38,14 @@ def recall(
         query_keys, gallery_keys: (Q,) and (G,) integers; equal keys are a hit (classes, or recordings' ids).
             A query whose key is not in the gallery is a miss.
         ks: numbers of neighbours; a k beyond G is G.
+        leave_out: the queries are the gallery, and none of them is its own neighbour.
         block: at most this many scores are held at once (never less than one query's).
 
     The best relevant entry decides. With a entries strictly above it and t on a level with it, r of them relevant, the
     query hits with probability 1 - C(t-r, k-a) / C(t, k-a).
     """
     hits = torch.zeros(len(ks), dtype=torch.float64)
-    for scores, relevant in _blocks(queries, gallery, query_keys, gallery_keys, block):
+    for scores, relevant in _blocks(queries, gallery, query_keys, gallery_keys, block, leave_out):
         best = scores.masked_fill(~relevant, -torch.inf).amax(1, keepdim=True)
         level = (scores - best).abs() <= TIE
         above = (scores > best + TIE).sum(1)
@@ -79,14 +81,19 @@ def share_found(
     return _mean(found, ks, len(query_keys))
 
 
-def chance(query_keys: Tensor, gallery_keys: Tensor, ks: Sequence[int] = KS) -> Recalls:
+def chance(
+    query_keys: Tensor, gallery_keys: Tensor, ks: Sequence[int] = KS, *, leave_out: bool = False
+) -> Recalls:
     """`recall` expected of a random ranking of this very gallery: mean over queries of 1 - C(G-n, k) / C(G, k).
 
-    n is the number of gallery entries with the query's key; for ids that occur once this is k / G.
+    n is the number of gallery entries with the query's key; for ids that occur once this is k / G. With `leave_out` the
+    queries are the gallery, and n and G are one less.
     """
     ordered = gallery_keys.sort().values
     sizes = torch.searchsorted(ordered, query_keys, right=True) - torch.searchsorted(ordered, query_keys)
     total = torch.full_like(sizes, len(gallery_keys))
+    if leave_out:
+        sizes, total = sizes - 1, total - 1
     hits = [(1 - miss_probability(total, sizes, torch.full_like(sizes, k))).sum() for k in ks]
     return _mean(torch.stack(hits).cpu(), ks, len(query_keys))
 
@@ -106,7 +113,12 @@ def miss_probability(total: Tensor, relevant: Tensor, draws: Tensor) -> Tensor:
 
 
 def _blocks(
-    queries: Tensor, gallery: Tensor, query_keys: Tensor, gallery_keys: Tensor, block: int
+    queries: Tensor,
+    gallery: Tensor,
+    query_keys: Tensor,
+    gallery_keys: Tensor,
+    block: int,
+    leave_out: bool = False,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Cosines and relevance of a few queries at a time with the whole gallery, both (rows, G)."""
     if not len(gallery):
@@ -115,7 +127,11 @@ def _blocks(
     rows = max(1, block // len(gallery))
     for start in range(0, len(queries), rows):
         part, keys = queries[start : start + rows], query_keys[start : start + rows]
-        yield F.normalize(part.float(), dim=1) @ targets, keys[:, None] == gallery_keys
+        scores, relevant = F.normalize(part.float(), dim=1) @ targets, keys[:, None] == gallery_keys
+        if leave_out:
+            scores.diagonal(start).fill_(-torch.inf)
+            relevant.diagonal(start).fill_(False)
+        yield scores, relevant
 
 
 def _mean(sums: Tensor, ks: Sequence[int], count: int) -> Recalls:

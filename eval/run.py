@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -33,19 +34,34 @@ def evaluate_run(run: Path, data: Path | None = None) -> dict[str, float]:
         EvalError: no run, no checkpoint, or no catalog to be found.
         TrainError: no checkpoint can be read.
     """
-    config = _config(run)
-    catalog = Catalog.open(data or _own_catalog(run))
-    device = (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
-    figures = evaluate(_method(run, config, device), catalog, config, device)
+    opened = open_run(run, data)
+    config, catalog = opened.config, opened.catalog
+    figures = evaluate(opened.method, catalog, config, opened.device)
     if not figures:
         raise EvalError(f"{catalog.path}: nothing to evaluate in split {config.eval.split!r}")
     write_json(run / "eval.json", figures)
     show(figures)
     return figures
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A finished run: its newest readable checkpoint's method on `device`, and the recordings to ask it about."""
+
+    folder: Path
+    config: RunConfig
+    catalog: Catalog
+    method: Method
+    device: torch.device
+
+
+def open_run(run: Path, data: Path | None = None) -> OpenedRun:
+    """The run of a folder with `config.yaml` and `checkpoints/`. Arguments and errors as for `evaluate_run`."""
+    config, device = _config(run), torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
+    catalog = Catalog.open(data or _own_catalog(run))
+    return OpenedRun(run, config, catalog, _method(run, config, device), device)
 
 
 def _config(run: Path) -> RunConfig:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from ..models.method import Method
 from ..pipelines.batch import Batch
 from ..pipelines.catalog import Catalog
 from ..pipelines.config import DataConfig
 from ..pipelines.loader import AVLoader
-from .features import Features, collect, extract
+from .features import Compute, Features, collect, evaluating, extract
 from .still import still
 
 Figure = tuple[str, float]
@@ -38,6 +39,7 @@ class Subject:
         data: the training data's config; its deterministic twin with `clips` moments of `crops` views is used.
         batch: recordings at a time, over all processes.
         seed: of what evaluators draw at random.
+        fresh: builds the same method untrained, for baselines; the random state is `seed`'s.
     """
 
     method: Method
@@ -52,11 +54,36 @@ class Subject:
     workers: int | None = None
     autocast: AbstractContextManager[Any] | None = None
     seed: int = 0
+    fresh: Callable[[], Method] | None = None
 
     @cached_property
     def test(self) -> Features:
         """Features of the tested recordings by the method's names, and `video_still`, `audio_still`."""
         return extract(self.method, self._batches(self.split), still, autocast=self.autocast)
+
+    @cached_property
+    def train(self) -> Features:
+        """The same of the training split, which probes are fitted on; without stills."""
+        return extract(self.method, self._batches(self.train_split), autocast=self.autocast)
+
+    @cached_property
+    def untrained(self) -> Method | None:
+        """The method as it stood before training, in evaluation mode; the same in every run of a config."""
+        if self.fresh is None:
+            return None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self.fresh().to(self.device).eval()
+
+    def more(self, split: str | None, compute: Compute) -> Features:
+        """What `compute` makes of the recordings of a split, as `features.collect`; another pass over the data."""
+
+        def under(batch: Batch) -> Mapping[str, Tensor]:
+            with self.autocast or nullcontext():
+                return compute(batch)
+
+        with evaluating(self.method):
+            return collect(self._batches(split), under)
 
     def stills(self, limit: int) -> Features:
         """`video_still`, `audio_still` of at most `limit` recordings of the training split, drawn at random."""
@@ -72,6 +99,8 @@ class Subject:
         return self.data.for_test(self.clips, self.crops)
 
     def _batches(self, split: str | None, *, shuffle: bool = False) -> Iterator[Batch]:
+        if not self.size(split):
+            raise EvalError(f"{self.catalog.path}: no usable recording in split {split!r}")
         loader = AVLoader(
             self.catalog,
             self._shown,

@@ -148,7 +148,7 @@ def _check_autocast(rank: int, world: int) -> None:
 
 def gradcached(method: Toy, batch: Batch, parts: int) -> tuple[Tensor, Toy]:
     """The loss of a step, and the method with its gradients and running statistics."""
-    loss, _ = gradcache.backward(method, batch, micro_batches=parts)
+    loss = gradcache.backward(method, batch, micro_batches=parts).loss
     distributed.average_gradients(list(method.parameters()))
     return loss, method
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -39,6 +40,42 @@ def test_the_terminal_shows_per_cent_and_times_chance_in_80_columns() -> None:
     assert "0.25  stills / model" in screen.getvalue()
 
 
+def test_probes_and_memory_have_tables_of_their_own() -> None:
+    figures = {f"linear.{side}.top1": 0.5 for side in ("video", "audio", "both")} | {
+        "linear.block1.video.top1": 0.301,
+        "linear.best.video.top1": 0.4,
+        "linear.random.audio.top1": 0.1,
+        "linear.random.block1.video.top1": 0.2,
+        "linear.random.best.video.top1": 0.3,
+        "linear.chance.top1": 0.0625,
+        "memory.linear.both.top1": 0.875,
+        "memory.precision.chance": 0.06,
+        "within.z.v2v.r1": 0.25,
+        "within.z.chance.r1": 0.05,
+    }
+    figures |= {f"memory.precision.{e}.p{k}": k / 100 for e in ("agreement", "either") for k in (8, 16)}
+    figures |= {
+        f"memory.calibration.{s}.{f}": 0.234 for s in ("video", "audio", "cross") for f in ("mean", "std")
+    }
+    screen = io.StringIO()
+    show(figures, Console(file=screen, width=80))
+    lines = [" ".join(line.split()) for line in screen.getvalue().splitlines()]
+    assert "same class, alike v → v 25.0 (5.0×)" in lines
+    for line in (
+        *(
+            "linear probe, top-1 % video audio both",
+            "encoders 50.0 50.0 50.0",
+            "block1 30.1",
+            "best block 40.0",
+        ),
+        *("untrained, block1 20.0", "untrained, best block 30.0"),
+        *("untrained 10.0", "memory rows 87.5", "most frequent class 6.2 6.2 6.2"),
+        *("positives of the class, % K=8 K=16", "agreement 8.0 16.0", "either 8.0 16.0", "chance 6.0 6.0"),
+        *("cosine of random memories video audio", "audio 0.234 ± 0.23 0.234 ± 0.23"),
+    ):
+        assert line in lines
+
+
 def test_without_figures_nothing_is_shown() -> None:
     screen = io.StringIO()
     show({"train.loss.last": 1.0}, Console(file=screen))
@@ -51,14 +88,9 @@ def test_markdown() -> None:
 
 
 @pytest.fixture
-def demo_table() -> Any:
-    path = Path(__file__).parents[1] / "benchmarks" / "demo_table.py"
-    spec = importlib.util.spec_from_file_location("demo_table", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def demo_table(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    return import_module("demo_table")
 
 
 def test_mean_and_spread_over_seeds(demo_table: Any) -> None:
@@ -105,7 +137,7 @@ def test_finished_runs_are_not_run_again_and_unfinished_ones_resumed(
         (out / "metrics.json").write_text(json.dumps(figures_of(0.1)))
         return 0
 
-    monkeypatch.setattr(demo_table.subprocess, "call", train)
+    monkeypatch.setattr("subprocess.call", train)
     arguments = ["--seeds", "0", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "docs" / "t.md")]
     assert demo_table.main([*arguments, "--", "train.epochs=2"]) == 1
     assert len(ran) == 2  # the second one failed

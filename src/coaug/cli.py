@@ -235,6 +235,22 @@ def evaluate(
 
 
 @app.command()
+def analyse(
+    run: Annotated[Path, Argument(help="folder of a run of a method with a memory, such as runs/avid")],
+    out: Annotated[
+        Path | None, Option(help="folder of the page and its pictures; default: RUN/analysis")
+    ] = None,
+    data: Annotated[str | None, Option(help="folder or catalog; default: the run's own")] = None,
+    recordings: Annotated[int, Option(min=1, help="rows of the contact sheet")] = 8,
+) -> None:
+    """Show what a run remembers: similarities, precision of positive sets, positives and rejected recordings."""
+    from .eval.analyse import analyse as write
+
+    for path in write(run, out, _catalog_of(data) if data else None, recordings=recordings):
+        print(path)
+
+
+@app.command()
 def view(
     file: Annotated[Path, Argument(help="a video, a silent film or a sound")],
     overrides: Overrides = None,

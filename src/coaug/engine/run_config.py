@@ -88,6 +88,7 @@ class EvalConfig:
 
     __pydantic_config__ = STRICT
     evaluators: tuple[str, ...] = ("retrieval",)
+    """Of retrieval, control, linear, within and memory; see docs/evaluation.md."""
     clips: PositiveInt = 10
     """Evenly spread clips a recording."""
     crops: Literal[1, 3] = 1
