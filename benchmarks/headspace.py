@@ -101,7 +101,7 @@ class Replayed:
     """Has the loader's interface: `count` batches, taken from it beforehand, handed out again and again."""
 
     def __init__(self, loader: AVLoader, count: int) -> None:
-        self.steps = len(loader)
+        self.steps, self.catalog = len(loader), loader.catalog
         self.batches = list(islice(epochs(loader), count))
         self._next = cycle(self.batches)
 
