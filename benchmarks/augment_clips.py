@@ -21,12 +21,14 @@ from coaug.config import build as build_config
 from coaug.config import read
 from coaug.pipelines import table
 from coaug.pipelines.bans import Bans
-from coaug.pipelines.catalog import AudioStream, Catalog, Recording, VideoStream, sample_id, table_of
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, ViewConfig
 from coaug.pipelines.media import Frames
 from coaug.pipelines.plan import AUDIO, epoch_rows, plan
 from coaug.pipelines.planes import Cutter
-from coaug.pipelines.source import Schedule, Source
+from coaug.pipelines.recording import AudioStream, Recording, VideoStream, sample_id, table_of
+from coaug.pipelines.schedule import Schedule
+from coaug.pipelines.source import Source
 
 RATE, FPS, SECONDS, HEIGHT, WIDTH = 44100, 30.0, 10.0, 256, 340
 ALL = "speed(1, 2) | fade(0.5) | mask(0.5) | shift(0.5) | resample(0.5)"

@@ -1,13 +1,15 @@
 """Everything that only a GPU can tell, in one command and one JSON file: `make gpu-check`.
 
-Is NVDEC exposed? Do the tests marked `gpu` pass? How many clips a second does the loader deliver there? What does
-the augmentation cost against torch? How much faster are packed JPEGs decoded by nvJPEG than on the host? What do the
+Is NVDEC exposed? Do the tests marked `gpu` pass? How many clips a second does the loader deliver there, and others, and
+decoding alone (`x NVDEC` is to be 0.7, `x PyNvVideoCodec` and `x torchcodec, CUDA` 3)? What does the augmentation cost
+against torch? How much faster are packed JPEGs decoded by nvJPEG than on the host? What do the
 kernels cost against torch and AVID-CMA?
 """
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -23,6 +25,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path("gpu-check.json")
 COPIES = 16  # of every film, so that a batch has as many files as a real one
+PEERS = ("coaug, GPU", "torchcodec, CUDA", "PyNvVideoCodec", "NVDEC", "DALI", "torchcodec")
 
 
 def main() -> int:
@@ -33,6 +36,8 @@ def main() -> int:
     report["loader"] = demo_rates()
     report["loader_packed_mjpeg"] = packed_rates()
     report["sustained"] = sustained_rates()
+    workers = str(min(len(os.sched_getaffinity(0)), 8))
+    report["peers"] = rows_of("loader.py", "--no-packs", "--workers", workers, "--rows", *PEERS)
     report["augment"] = rows_of("augment.py", "--device", "cuda", "--batch", "16")
     report["kernels"] = rows_of("kernels.py", "--device", "cuda")
     report["headspace"] = rows_of("headspace.py", "--packed")

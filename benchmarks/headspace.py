@@ -55,8 +55,9 @@ from coaug.engine.run_config import RunConfig, load
 from coaug.engine.state import Training
 from coaug.pipelines.batch import Batch
 from coaug.pipelines.catalog import Catalog
-from coaug.pipelines.loader import PREFETCH, AVLoader
+from coaug.pipelines.loader import AVLoader
 from coaug.pipelines.packed.pack import pack
+from coaug.pipelines.running import PREFETCH
 from coaug.train import train_step
 
 # A rested loader has PREFETCH batches ready, and its workers one more: a segment that began with these would be
@@ -100,7 +101,7 @@ class Replayed:
     """Has the loader's interface: `count` batches, taken from it beforehand, handed out again and again."""
 
     def __init__(self, loader: AVLoader, count: int) -> None:
-        self.steps = len(loader)
+        self.steps, self.catalog = len(loader), loader.catalog
         self.batches = list(islice(epochs(loader), count))
         self._next = cycle(self.batches)
 
@@ -128,7 +129,7 @@ class Way:
     @property
     def workers(self) -> list[int]:
         """Process ids."""
-        workers = self.loader._workers if isinstance(self.loader, AVLoader) else []
+        workers = self.loader._running.processes if isinstance(self.loader, AVLoader) else []
         return [worker.pid for worker in workers if worker.pid]
 
 

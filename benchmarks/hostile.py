@@ -31,10 +31,11 @@ from hostile_run import Departures, Run, run
 from rich.console import Console
 from rich.table import Table
 
-from coaug.pipelines.catalog import Catalog, Recording
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.index import index
 from coaug.pipelines.loader import AVLoader
+from coaug.pipelines.recording import Recording
 from coaug.pipelines.report import IndexReport
 
 CONFIG = DataConfig(  # clips of 1.2 s: a film of one second is too short

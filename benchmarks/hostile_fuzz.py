@@ -34,10 +34,12 @@ from rich.table import Table
 
 from coaug.pipelines import cut, pool, source
 from coaug.pipelines.bans import Bans
-from coaug.pipelines.catalog import Catalog, Recording, table_of
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.datasets import Entry
 from coaug.pipelines.probe import Probe, probe
+from coaug.pipelines.recording import Recording, table_of
+from coaug.pipelines.schedule import Schedule
 
 CONFIG = DataConfig(
     video=VideoConfig(frames=4, fps=8.0, size=16),
@@ -187,7 +189,7 @@ def catalog_of(row: Recording) -> Catalog:
 
 def from_source(row: Recording) -> str:
     """The error, or "", of a sample whose stand-ins are the same film."""
-    schedule = source.Schedule(samples=1, batch=1, steps=1)
+    schedule = Schedule(samples=1, batch=1, steps=1)
     reader = source.Source(catalog_of(row), CONFIG, schedule, Bans(), deadline=DEADLINE / 5)
     return bytes(reader.sample(0, 0, 0)["error"]).decode()
 

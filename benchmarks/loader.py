@@ -23,11 +23,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from films import made
 from measure import Row, machine, measured, rates, ratio, row_of
 from report import chart, show, write
 from rich.console import Console
 from rows import ROWS
+from rows import Row as Way
 from rows.worker import Job, Passed
 
 from coaug.cli import _catalog_of
@@ -43,7 +45,7 @@ PACKS = {
     "coaug, h264 + FLAC": Packing("h264"),
     "coaug, mjpeg + PCM": Packing("mjpeg", audio="pcm"),
 }
-AGAINST = ("AVID-CMA", "torchcodec", "decode only")
+AGAINST = ("AVID-CMA", "torchcodec", "decode only", "torchcodec, CUDA", "PyNvVideoCodec", "NVDEC")
 console = Console()
 
 
@@ -95,13 +97,20 @@ def _jobs(views: str, options: argparse.Namespace) -> dict[str, Job]:
         cores if options.workers else frozenset({max(cores)}),
         options.workers,
     )
-    jobs = {name: replace(job, row=name) for name, row in ROWS.items() if not (options.workers and row.alone)}
+    jobs = {name: replace(job, row=name) for name, row in ROWS.items() if _possible(row, name, options)}
     if options.packs:
         for name, packing in PACKS.items():
             if _asked(name, options.rows):
                 out = folder / f"packed-{packing.video}-{packing.audio}"
                 jobs[name] = replace(job, catalog=pack(catalog, out, packing, progress=False).path)
     return jobs
+
+
+def _possible(row: Way, name: str, options: argparse.Namespace) -> bool:
+    """What needs a GPU is not even named where there is none, unless it was asked for."""
+    if row.gpu and not torch.cuda.is_available():
+        return options.rows is not None and name in options.rows
+    return not (options.workers and row.alone)
 
 
 def _asked(name: str, rows: list[str] | None) -> bool:

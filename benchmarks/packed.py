@@ -49,7 +49,8 @@ from coaug.pipelines.memory import keep_memory
 from coaug.pipelines.packed.pack import pack
 from coaug.pipelines.packed.settings import Packing
 from coaug.pipelines.plan import VIDEO, epoch_row, plan
-from coaug.pipelines.source import Schedule, Source
+from coaug.pipelines.schedule import Schedule
+from coaug.pipelines.source import Source
 
 BATCH = 8  # as in source.py
 SPED = ViewConfig("speed(1, 2, 3, 4)")

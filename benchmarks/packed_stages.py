@@ -19,7 +19,8 @@ from coaug.pipelines.packed.clip import SCALE, PackedMedia, _packet
 from coaug.pipelines.plan import VIDEO, epoch_row, plan
 from coaug.pipelines.planes import Cutter
 from coaug.pipelines.resample import thin
-from coaug.pipelines.source import Schedule, Source
+from coaug.pipelines.schedule import Schedule
+from coaug.pipelines.source import Source
 from coaug.pipelines.timeline import instants
 
 IDLE = 0.002  # CPU seconds less than which is no work

@@ -43,15 +43,17 @@ from threadpoolctl import threadpool_limits
 
 from coaug.pipelines import groups, pcm
 from coaug.pipelines.bans import Bans
-from coaug.pipelines.catalog import Catalog, Recording
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.index import index
 from coaug.pipelines.media import Deadline, audio_rate, open_media, read_audio, read_frames, stream_of
 from coaug.pipelines.memory import keep_memory
 from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, epoch_row, plan
 from coaug.pipelines.planes import Cutter
+from coaug.pipelines.recording import Recording
+from coaug.pipelines.schedule import Schedule
 from coaug.pipelines.slices import cut
-from coaug.pipelines.source import Schedule, Source
+from coaug.pipelines.source import Source
 from coaug.pipelines.timeline import instants
 
 FRAMES, RATE, BATCH = 16, 16.0, 8

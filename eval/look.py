@@ -14,13 +14,14 @@ from torch import Tensor
 from ..config import build, read
 from ..pipelines import table
 from ..pipelines.batch import Batch
-from ..pipelines.catalog import Catalog, Recording, table_of
+from ..pipelines.catalog import Catalog
 from ..pipelines.config import DataConfig, ViewConfig
 from ..pipelines.cut import Policy, Source, recordings
 from ..pipelines.datasets import Entry
 from ..pipelines.loader import AVLoader, ErrorBudget, LoaderError
 from ..pipelines.plan import MODALITIES, ClipPlan, plan
 from ..pipelines.probe import Probe, Reject, probe
+from ..pipelines.recording import Recording, table_of
 from .bands import band_centres
 from .take import Sheet, Take, tracks
 from .told import told

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pipelines.catalog import Recording
 from ..pipelines.config import DataConfig, Modality
 from ..pipelines.curves import NOISE
 from ..pipelines.plan import MODALITIES, ClipPlan
+from ..pipelines.recording import Recording
 from ..pipelines.timeline import TimeMap
 
 Array = NDArray[np.float64]

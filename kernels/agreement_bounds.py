@@ -10,6 +10,7 @@ products when the larger of the two bounds is taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_CHUNK = 4096  # rows that are in float64 at a time
+_CHUNK, _MORE = 512, 4096  # rows that are in float64 at a time: what a core's cache holds; on a GPU
 _UP = 1 + 2.0**-20  # more than what rounding the bounds themselves to float32 takes away
 _TINY = 2.0**-80  # more than any underflow in float32, for tables whose largest entry is about 1
 
@@ -41,11 +42,13 @@ class Encoded:
         return Encoded(self.codes[rows], self.scale[rows], self.norm[rows], self.error[rows], self.rounding)
 
 
-def int8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes -127..127 of float64 rows, with a scale for each row."""
-    scale = (x.abs().amax(1) / 127).float()
+def int16(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes of float64 rows, with a scale for each row. Rows of codes are no longer than the root of 2**31, so that
+    their products, and any part of one, fit int32."""
+    longest = math.isqrt(2**31 - 1) - 1 - math.sqrt(x.shape[1]) / 2  # less what rounding adds
+    scale = (torch.maximum(x.abs().amax(1) / 32767, _length(x) / longest) * _UP).float()
     codes = (x / scale.double().clamp_min(torch.finfo(torch.float32).tiny)[:, None]).round()
-    return codes.clamp(-127, 127).to(torch.int8), scale
+    return codes.to(torch.int16), scale
 
 
 def float32(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,8 +64,8 @@ def half(x: Tensor) -> tuple[Tensor, Tensor]:
 def rounding(coder: Coder, width: int) -> float:
     """The greatest |computed - real| product of `width` codes, per product of the rows' norms."""
     unit = 2.0**-24
-    if coder is int8:  # int32 sums are exact; converting and scaling round four times
-        return 8 * unit
+    if coder is int16:  # int32 sums are exact; converting, scaling and comparing round six times
+        return 16 * unit
     # float32: width roundings in any order; tensor cores may truncate, and align 16 products to the greatest
     return (1.01 * width + 8) * unit if coder is float32 else (4 * width + 16) * unit
 
@@ -76,9 +79,9 @@ def exponent(*tables: Tensor) -> Tensor:
 
 
 def encode(x: Tensor, power: Tensor, coder: Coder) -> Encoded:
-    """(N, d) rows over 2**power, encoded, with their bounds. float64 is used for `_CHUNK` rows at a time."""
-    starts = range(0, max(len(x), 1), _CHUNK)
-    parts = [_encode(x[start : start + _CHUNK], power, coder) for start in starts]
+    """(N, d) rows over 2**power, encoded, with their bounds. float64 is used for some rows at a time."""
+    step = _CHUNK if x.device.type == "cpu" else _MORE
+    parts = [_encode(x[start : start + step], power, coder) for start in range(0, max(len(x), 1), step)]
     codes, scale, norm, error = (torch.cat(column) for column in zip(*parts, strict=True))
     return Encoded(codes, scale, norm, error, rounding(coder, x.shape[1]))
 

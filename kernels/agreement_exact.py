@@ -10,97 +10,133 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from llvmlite import ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-from .agreement_prune import OPEN, look
+from .agreement_prune import OPEN, prune
 
 LANES = 32
+_SCANNED = 512  # keys at a time where all are candidates
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def product(x: Any, i: int, j: int, lanes: Any) -> float:
-    """x_i.x_j of (N, d) rows; `lanes` (32,) float64 is scratch."""
-    d = x.shape[1]
-    whole = d - d % LANES
-    lanes[:] = 0.0
-    for c in range(0, whole, LANES):
-        for lane in range(LANES):
-            lanes[lane] += np.float64(x[i, c + lane]) * np.float64(x[j, c + lane])
-    for c in range(whole, d):
-        lanes[c - whole] += np.float64(x[i, c]) * np.float64(x[j, c])
-    for lane in range(16):  # halves of lengths that the compiler knows
-        lanes[lane] += lanes[lane + 16]
-    for lane in range(8):
-        lanes[lane] += lanes[lane + 8]
-    for lane in range(4):
-        lanes[lane] += lanes[lane + 4]
-    return float((lanes[0] + lanes[2]) + (lanes[1] + lanes[3]))
+def products(x: Any, i: int, keys: Any, out: Any) -> None:
+    """out[c] = x_i . x_keys[c], of (N, d) rows, d a multiple of 32."""
+    mine, flat, d = x[i].astype(np.float64), x.reshape(-1), x.shape[1]
+    for c in range(len(keys)):
+        out[c] = _product(mine, flat, np.int64(keys[c]) * d)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _product(_: Any, mine: Any, rows: Any, first: Any) -> Any:
+    """The inner product of mine (d,) float64 and rows[first : first + d]. LLVM would not keep the sums in registers."""
+    signature = types.float64(mine, rows, types.int64)
+
+    def code(context: Any, builder: Any, typed: Any, values: Any) -> Any:
+        mine, rows = (context.make_array(typed.args[x])(context, builder, values[x]) for x in (0, 1))
+        count = builder.extract_value(mine.shape, 0)
+        total = cgutils.alloca_once_value(builder, ir.Constant(_doubles(LANES), None))
+        with cgutils.for_range_slice(builder, count.type(0), count, count.type(LANES), count.type) as (at, _):
+            a = _load(builder, mine.data, at)
+            b = _load(builder, rows.data, builder.add(values[2], at))
+            b = b if b.type == a.type else builder.fpext(b, a.type)
+            builder.store(builder.fadd(builder.load(total), builder.fmul(a, b)), total)
+        sums = builder.load(total)
+        for half in (16, 8, 4, 2, 1):
+            low, high = (ir.Constant(_ints(half), list(range(x, x + half))) for x in (0, half))
+            sums = builder.fadd(
+                builder.shuffle_vector(sums, sums, low), builder.shuffle_vector(sums, sums, high)
+            )
+        return builder.extract_element(sums, ir.IntType(32)(0))
+
+    return signature, code
+
+
+def _load(builder: Any, array: Any, at: Any) -> Any:
+    vector = ir.VectorType(array.type.pointee, LANES)
+    place = builder.bitcast(builder.gep(array, [at]), vector.as_pointer())
+    return builder.load(place, align=4)
+
+
+def _doubles(n: int) -> Any:
+    return ir.VectorType(ir.DoubleType(), n)
+
+
+def _ints(n: int) -> Any:
+    return ir.VectorType(ir.IntType(32), n)
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _agreement(i: int, j: int, video: Any, audio: Any, sign: Any, one: bool, lanes: Any) -> Any:
-    x = product(video, i, j, lanes)
-    if one:
-        return x
-    y = product(audio, i, j, lanes)
-    return min(x, y) if sign > 0 else max(x, y)
+def _agreements(i: int, keys: Any, video: Any, audio: Any, sign: int) -> Any:
+    """Exact scores of row i with some keys."""
+    scores = np.empty(len(keys))
+    products(video, i, keys, scores)
+    if video.ctypes.data != audio.ctypes.data:
+        others = np.empty(len(keys))
+        products(audio, i, keys, others)
+        scores = np.minimum(scores, others) if sign > 0 else np.maximum(scores, others)
+    return scores
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _insert(score: float, key: int, filled: int, values: Any, keys: Any) -> int:
-    """Put a key in its place among the `filled` best, sorted by score descending, then by index; return how many."""
-    k = values.shape[0]
-    at = filled
-    while at > 0 and (score > values[at - 1] or (score == values[at - 1] and key < keys[at - 1])):
-        at -= 1
-    if at == k:
-        return filled
-    filled = min(filled + 1, k)
-    for slot in range(filled - 1, at, -1):
-        values[slot], keys[slot] = values[slot - 1], keys[slot - 1]
-    values[at], keys[at] = score, key
+def _insert(scores: Any, found: Any, filled: int, values: Any, keys: Any) -> int:
+    """Put keys in their places among the `filled` best, sorted by score descending, then by index; return how many."""
+    k = len(values)
+    for c in range(len(found)):
+        score, key, at = scores[c], found[c], filled
+        while at > 0 and (score > values[at - 1] or (score == values[at - 1] and key < keys[at - 1])):
+            at -= 1
+        if at < k:
+            filled = min(filled + 1, k)
+            for slot in range(filled - 1, at, -1):
+                values[slot], keys[slot] = values[slot - 1], keys[slot - 1]
+            values[at], keys[at] = score, key
     return filled
 
 
 @njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
-def rank(queries: Any, table: Any, found: Any, video: Any, audio: Any, values: Any, keys: Any) -> None:
-    """The k best candidates of each row by exact score, of those that float32 cannot tell apart.
+def rank(
+    search: Any, asked: Any, sides: Any, found: Any, rows: Any, video: Any, audio: Any, values: Any, keys: Any
+) -> None:
+    """The k best candidates of each row by exact score.
 
     Args:
-        queries: (R,) int64 rows of the tables.
-        table: an `agreement_prune.Table`.
-        found: `agreement_prune.Candidates`; rows that are open, or become it, are left alone.
+        search: an `agreement_select.Search` of R queries.
+        asked, sides: `agreement_select.Side` of queries and keys.
+        found: `agreement_prune.Candidates`; rows that are open are left alone.
+        rows: (R,) int64, each query's row of `values` and `keys`.
         video, audio: (N, d) float32 or float64, the same array where there is one modality.
-        values, keys: (R, k) float64 filled with -inf, and int64 filled with -1; written.
+        values, keys: (Q, k) float64 filled with -inf, and int64 filled with -1; written.
     """
-    for r in prange(queries.shape[0]):
+    for r in prange(rows.shape[0]):
         if found.size[r] != OPEN:
-            _rank(r, queries[r], table, found, video, audio, values, keys)
+            _rank(r, search, asked, sides, found, video, audio, values[rows[r]], keys[rows[r]])
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _rank(r: int, i: int, table: Any, found: Any, video: Any, audio: Any, values: Any, keys: Any) -> None:
-    look(r, i, table, values.shape[1], found)
-    one, lanes, filled = video.ctypes.data == audio.ctypes.data, np.empty(LANES), 0
-    for key in found.key[r, : found.size[r]]:
-        score = _agreement(i, key, video, audio, table.sign, one, lanes)
-        filled = _insert(score, key, filled, values[r], keys[r])
+def _rank(
+    r: int, search: Any, asked: Any, sides: Any, found: Any, video: Any, audio: Any, values: Any, keys: Any
+) -> None:
+    prune(r, search.k, asked, sides, found)
+    index = found.key[r, : found.size[r]]
+    _insert(_agreements(search.ids[r], index, video, audio, search.sign), index, 0, values, keys)
 
 
 @njit(cache=True, parallel=True, nogil=True)  # type: ignore[untyped-decorator]
-def scan(
-    queries: Any, own: Any, rows: Any, video: Any, audio: Any, sign: Any, values: Any, keys: Any
-) -> None:
-    """As `rank`, for those `rows` only, with every key a candidate but own (R,)."""
+def scan(ids: Any, own: bool, rows: Any, video: Any, audio: Any, sign: int, values: Any, keys: Any) -> None:
+    """As `rank`, for those `rows` of the queries `ids` (Q,): every key is a candidate but, if not `own`, itself."""
     for at in prange(rows.shape[0]):
         r = rows[at]
-        _scan(queries[r], own[r], video, audio, sign, values[r], keys[r])
+        _scan(ids[r], own, video, audio, sign, values[r], keys[r])
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _scan(i: int, own: int, video: Any, audio: Any, sign: Any, values: Any, keys: Any) -> None:
-    one, lanes, filled = video.ctypes.data == audio.ctypes.data, np.empty(LANES), 0
-    for key in range(video.shape[0]):
-        if key != own:
-            score = _agreement(i, key, video, audio, sign, one, lanes)
-            filled = _insert(score, key, filled, values, keys)
+def _scan(i: int, own: bool, video: Any, audio: Any, sign: int, values: Any, keys: Any) -> None:
+    filled = 0
+    for start in range(0, len(video), _SCANNED):
+        index = np.arange(start, min(start + _SCANNED, len(video)))
+        if not own:
+            index = index[index != i]
+        filled = _insert(_agreements(i, index, video, audio, sign), index, filled, values, keys)

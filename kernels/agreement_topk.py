@@ -6,7 +6,8 @@ What is exact: the set and the order are those of scores accumulated in float64 
 order of summation (`agreement_exact`; equal rows have equal scores, so ties are real, and go to the lower index).
 Why: narrow products only ever rule keys out, with bounds that are proven (`agreement_bounds`): a key is dropped when k
 others are certain to be better. What is left is ranked by its float64 scores; a row that too many keys might
-belong to is scanned in float64 whole. Neither block size nor thread count can change the result.
+belong to is searched with wider products, and at last scanned in float64 whole.
+Neither block size nor thread count can change the result.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class Avid(Method):
         head: tuple[Size, ...] = (512, 512, 128)
         """Widths of the MLP on each encoder; the last is that of the memory."""
         head_norm: bool = False
-        """Batch norm before the heads (ours): without it, thin networks need long to leave their start."""
+        """Batch norm at the heads' ends (ours): without it, few recordings are learned by heart, and little else."""
         task: Literal["cross", "self", "joint"] = "cross"
         """Eq. 5, 4 or 6."""
         negatives: Size = 1024
@@ -282,4 +282,6 @@ def _place(rows: Tensor) -> int:
 
 def _head(inputs: int, config: Avid.Config) -> nn.Sequential:
     layers = avid_head(inputs, config.head)
-    return nn.Sequential(nn.BatchNorm1d(inputs), *layers) if config.head_norm else layers
+    return (
+        nn.Sequential(*layers, nn.BatchNorm1d(config.head[-1], affine=False)) if config.head_norm else layers
+    )

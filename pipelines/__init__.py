@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .batch import Batch
-    from .catalog import Catalog, Recording
+    from .catalog import Catalog
     from .config import AudioConfig, DataConfig, VideoConfig, ViewConfig
     from .loader import AVLoader, ErrorBudget, LoaderError
+    from .recording import Recording
     from .timeline import Timeline
 
 __all__ = [
@@ -32,9 +33,10 @@ __all__ = [
 ]
 _HOMES = {
     "batch": ("Batch",),
-    "catalog": ("Catalog", "Recording"),
+    "catalog": ("Catalog",),
     "config": ("AudioConfig", "DataConfig", "VideoConfig", "ViewConfig"),
     "loader": ("AVLoader", "ErrorBudget", "LoaderError"),
+    "recording": ("Recording",),
     "timeline": ("Timeline",),
 }
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from .catalog import AudioStream, Recording, VideoStream, sample_id
 from .config import Modality
 from .datasets import Entry
 from .probe import Probe, Reject
+from .recording import AudioStream, Recording, VideoStream, sample_id
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from . import pool, scan, table
-from .catalog import CatalogError, Recording, table_of
+from .catalog import CatalogError
 from .config import Modality
 from .cut import Policy, Source, recordings
 from .datasets import Entry, labeller
 from .journal import Journal
 from .probe import Probe, Reject
+from .recording import Recording, table_of
 from .report import IndexReport, bar, write_rejects
 
 DEADLINE = 60.0  # seconds for one file, and one more for every 20 MB

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-import multiprocessing
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +26,22 @@ from .batch import Batch
 from .catalog import Catalog
 from .config import DataConfig
 from .facts import facts, unpacked
-from .graph import build, graph_codecs, outputs
-from .interrupts import close_at_exit, sweep
+from .graph import graph_codecs
 from .order import ByShard
 from .packed.jpegs import IMAGES, MJPEG
 from .packed.shards import Shards
 from .packed.store import Store
 from .plan import epoch_order
-from .source import Schedule, Source
-from .spawn import single_threaded, without_main
+from .recording import Recording
+from .running import Running
+from .schedule import Schedule
+from .source import Source
 from .tally import ErrorBudget, LoaderError, Tally
-from .watch import ended
 
 __all__ = ["AVLoader", "ErrorBudget", "LoaderError"]
 
 AHEAD = 16  # a ban starts this many steps after the failure: more than the workers ever prepare in advance
-COMPILED = 0.5  # seconds that starting takes where nothing is compiled, nor processes are started
 TALLIED = ("error", "timing", "cost")  # facts that are counted, not handed out
-DEATHS = 5  # times that worker processes may die before a step is ready
-PREFETCH = 2  # batches that workers and graph prepare in advance
 log = logging.getLogger("coaug.loader")
 
 
@@ -128,10 +123,11 @@ class AVLoader:
         self._known = self._ban_list.read(self.catalog.ids)
         self._tally = Tally(budget, self._known.values())
         kind = "cpu" if device == "cpu" else "gpu"
-        self._source = Source(
+        last = None if epochs is None else epochs * self.steps
+        source = Source(
             self.catalog,
             self.config,
-            self._schedule(0),
+            Schedule(len(self.catalog), batch_size, self.steps, self.rank, self.world_size, last=last),
             Bans(dict.fromkeys(self._known, 0)),
             seed=seed,
             shuffle=shuffle,
@@ -140,10 +136,9 @@ class AVLoader:
             graph_codecs=graph_codecs(kind, decode, self.catalog.codecs(packed=True)),
             deadline=deadline,
         )
+        self._recording = partial(_recording, self.catalog)
+        self._running = Running(source, self._tally, self._recording, workers=self.workers, device=device)
         self._step = 0  # global step of the next batch handed out
-        self._pipeline: Any = None
-        self._workers: list[BaseProcess] = []
-        self._deaths: Counter[int] = Counter()  # of worker processes, by step
         self.data_wait = 0.0
         log.info("%s", self.describe())
 
@@ -168,7 +163,7 @@ class AVLoader:
         )
 
     def _routes(self) -> Iterator[str]:
-        known, codecs = self._source.graph_codecs, self.catalog.codecs()
+        known, codecs = self._running.source.graph_codecs, self.catalog.codecs()
         if IMAGES in known:
             codecs[MJPEG] -= (images := self.catalog.codecs(packed=True)[MJPEG])
             yield f"packed {MJPEG} ({images}) as images in the graph"
@@ -186,7 +181,8 @@ class AVLoader:
 
     def _next(self) -> Batch:
         start = time.perf_counter()
-        produced = self._run()
+        self._prefetch()
+        produced = self._running.batch(self._step)
         known = unpacked(_tensor(produced.pop("facts")).numpy(), facts(self.config))
         told = {name: known.pop(name) for name in TALLIED}
         batch = self._batch({name: torch.from_numpy(values) for name, values in known.items()}, produced)
@@ -197,7 +193,7 @@ class AVLoader:
 
     def _prefetch(self) -> None:
         """Have the next shards fetched, where they are fetched whole."""
-        source, store = self._source, self._source.shards.store
+        source, store = self._running.source, self._running.source.shards.store
         if not (store.whole and source.pool):
             return
         epoch, step = divmod(self._step, self.steps)
@@ -206,70 +202,6 @@ class AVLoader:
             position = step * self.batch_size
             soon = order.shards(position, 1) or order.at(epoch + 1).shards(0)
             store.prefetch([self.catalog.file_names[n] for n in order.shards(position) + soon])
-
-    def _run(self) -> dict[str, Any]:
-        self._prefetch()
-        try:
-            self._pipeline = self._pipeline or self._start()
-            return dict(zip(outputs(self.config), self._pipeline.run(), strict=True))
-        except RuntimeError as error:
-            self._recover(error)
-        return self._run()
-
-    def _recover(self, error: RuntimeError) -> None:
-        """Leave out, or decode elsewhere, what broke this step. Raises LoaderError where nothing is left to try."""
-        if any(worker.exitcode is not None for worker in self._workers):
-            self._bury()
-        elif self._step not in self._source.distrusted:
-            # the graph does not say which file it was: on the host, each failure is its own
-            log.warning("the graph refused step %d; decoding it on the host", self._step)
-            self._source = replace(self._source, distrusted=self._source.distrusted | {self._step})
-        else:
-            words = " ".join(str(error).split())
-            raise LoaderError(f"step {self._step} cannot be prepared: {words[:500]}") from error
-        self._pipeline = None
-
-    def _bury(self) -> None:
-        """Leave out the files that took worker processes down."""
-        for pid, how in ended(self._workers).items():
-            if reading := self._source.watch.at(pid):
-                sample, step = reading
-                self._source.bans.add(sample, step)
-                how = f"{self._path(sample)}: {how}"
-            self._tally.note(how)
-        self._deaths[self._step] += 1
-        if self._deaths[self._step] >= DEATHS:
-            raise LoaderError(
-                f"worker processes died {DEATHS} times before step {self._step} was ready; {self._tally.last}"
-            )
-
-    def _path(self, sample_id: int) -> str:
-        return self.catalog[int(np.flatnonzero(self.catalog.ids == sample_id)[0])].path
-
-    def _start(self) -> Any:
-        self._source = replace(self._source, schedule=self._schedule(self._step))
-        device_id = None if self.device == "cpu" else torch.cuda.current_device()
-        pipeline = build(
-            self._source,
-            device="cpu" if device_id is None else "gpu",
-            parallel=self.workers > 0,
-            batch_size=self.batch_size // self.world_size,
-            num_threads=max(self.workers, 1),
-            device_id=device_id,
-            prefetch_queue_depth=PREFETCH,
-            exec_dynamic=True,  # each output has memory of its own, which a batch may keep
-            py_num_workers=max(self.workers, 1),
-            py_start_method="spawn",
-        )
-        others, start = multiprocessing.active_children(), time.perf_counter()
-        with without_main(), single_threaded():
-            pipeline.build()
-        if self.workers:
-            close_at_exit(pipeline, pipeline._py_pool.close)
-        if time.perf_counter() - start > COMPILED:
-            sweep()
-        self._workers = [child for child in multiprocessing.active_children() if child not in others]
-        return pipeline
 
     def _batch(self, known: Mapping[str, Tensor], produced: Mapping[str, Any]) -> Batch:
         tensors = {**known, **{name: _tensor(output) for name, output in produced.items()}}
@@ -286,9 +218,9 @@ class AVLoader:
         ids = batch.sample_id.tolist()
         seconds, frames = told["timing"].sum(0).tolist(), told["cost"].sum(0).tolist()
         for row in self._tally.count(errors, seconds, frames):
-            self._source.bans.add(ids[row], self._step + AHEAD)
-            path = self._path(ids[row])
-            self._ban_list.add(ids[row], path, errors[row].removeprefix(f"{path}: "))
+            self._running.source.bans.add(ids[row], self._step + AHEAD)
+            failed = self._recording(ids[row])
+            self._ban_list.add(failed.id, failed.path, errors[row].removeprefix(f"{failed.name}: "))
 
     def stats(self) -> dict[str, float]:
         """Counts so far, seconds waited for data, frames decoded for each one shown, and the source's mean milliseconds
@@ -307,17 +239,17 @@ class AVLoader:
             "seed": self.seed,
             "batch_size": self.batch_size,
             "catalog": self.catalog.fingerprint,
-            "bans": self._source.bans.entries(),
-            "distrusted": sorted(self._source.distrusted),
+            "bans": self._running.source.bans.entries(),
+            "distrusted": sorted(self._running.source.distrusted),
             **self._tally.state_dict(),
         }
 
     def _share_bans(self) -> None:
         if self.world_size > 1 and dist.is_initialized():
             everyone: list[dict[int, int]] = [{}] * self.world_size
-            dist.all_gather_object(everyone, self._source.bans.entries())
+            dist.all_gather_object(everyone, self._running.source.bans.entries())
             for sample, step in sorted(item for bans in everyone for item in bans.items()):
-                self._source.bans.add(sample, step)
+                self._running.source.bans.add(sample, step)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Stand where `state` was taken. Raises LoaderError where the batches could not be the same."""
@@ -329,23 +261,18 @@ class AVLoader:
         self._step = state["step"]
         self._tally.load_state_dict(state)
         bans = Bans({int(key): value for key, value in state["bans"].items()})
-        self._source = replace(self._source, bans=bans, distrusted=frozenset(state["distrusted"]))
+        running = self._running
+        running.source = replace(running.source, bans=bans, distrusted=frozenset(state["distrusted"]))
 
     def close(self) -> None:
         """End the workers. The loader can be iterated again; it starts new ones."""
-        self._pipeline = None
+        self._running.stop()
 
     def __enter__(self) -> AVLoader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _schedule(self, first: int) -> Schedule:
-        last = None if self.epochs is None else self.epochs * self.steps
-        return Schedule(
-            len(self.catalog), self.batch_size, self.steps, self.rank, self.world_size, first, last
-        )
 
     def _check(self, split: str | None, drop_last: bool) -> None:
         n, reasons = len(self.catalog), dict(self.catalog.excluded)
@@ -367,6 +294,10 @@ class AVLoader:
 
 def _preset(name: str | None) -> DataConfig:
     return build_config(DataConfig, read(name)["data"], "data.") if name else DataConfig()
+
+
+def _recording(catalog: Catalog, sample_id: int) -> Recording:
+    return catalog[int(np.flatnonzero(catalog.ids == sample_id)[0])]
 
 
 def _tensor(output: Any) -> Tensor:

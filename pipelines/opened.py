@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .catalog import Recording
 from .config import Modality
 from .media import (
     Convert,
@@ -24,6 +23,7 @@ from .media import (
 )
 from .packed.jpegs import Images
 from .packed.shards import Shards
+from .recording import Recording
 from .slices import Slice, cut
 
 

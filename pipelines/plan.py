@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .catalog import Catalog, Recording
+from .catalog import Catalog
 from .config import DataConfig, Modality, VideoConfig, ViewConfig
 from .order import ByShard, Shuffled
+from .recording import Recording
 from .rng import uniforms
 from .temporal import DRAWS, Clip, Placement, Sound
 from .timeline import Timeline, TimeMap

@@ -9,9 +9,9 @@ from typing import Any
 
 import av
 
-from .catalog import AudioStream, VideoStream
 from .declared import declared
 from .media import stream_of
+from .recording import AudioStream, VideoStream
 from .tracks import SILENCE_DB, Picture, Sound, packets
 
 

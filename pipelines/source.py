@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import math
 import multiprocessing
-import os
-import signal
-import threading
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -20,23 +17,25 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from .bans import Bans
-from .catalog import Catalog, Recording, VideoStream
+from .catalog import Catalog
 from .config import DataConfig
 from .facts import LONGEST, facts, packed
 from .feeds import Arrays, Feed, blanks, feeds
 from .media import Deadline, Frames, MediaError
-from .memory import keep_memory
 from .opened import Media, opened
 from .packed.jpegs import IMAGES, MJPEG, Images
 from .packed.shards import Shards
 from .plan import AUDIO, VIDEO, ClipPlan, epoch_row, plan, substitute_row
 from .planes import Cutter, kept
 from .program import picture_tone, sound_program
+from .recording import Recording, VideoStream
 from .resample import bank, thin
+from .schedule import Schedule
 from .slices import Slice
 from .temporal import Sound
 from .timeline import Timeline, instants
 from .watch import Watch
+from .worker import serve
 
 MARGIN = 0.03  # seconds of clip time on each side of a window: real sound for the filter's taps and pitch's splices
 WORTHWHILE = (
@@ -46,37 +45,6 @@ ATTEMPTS = 3  # stand-ins tried before a blank one
 PIXEL_FORMATS = {"yuv420p", "yuvj420p"}  # what DALI's decoders are known to take
 BANNED = "banned"
 GRACE = 2.0  # deadlines that a worker process has for a file before it is ended: native code may not look at the clock
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Where every sample of every step stands: arithmetic on counters, no state.
-
-    Attributes:
-        samples: recordings in the catalog.  batch: global batch.  steps: an epoch.  rank, world: this process.
-        first: global step of the first batch.  last: global step to stop before, or None.
-    """
-
-    samples: int
-    batch: int
-    steps: int
-    rank: int = 0
-    world: int = 1
-    first: int = 0
-    last: int | None = None
-
-    @property
-    def local(self) -> int:
-        """Rows of the global batch that belong to this rank."""
-        return self.batch // self.world
-
-    def place(self, iteration: int, index: int) -> tuple[int, int, int]:
-        """(global step, epoch, position in the epoch's order) of row `index` of this rank's batch `iteration`."""
-        step = self.first + iteration
-        if self.last is not None and step >= self.last:
-            raise StopIteration
-        epoch, within = divmod(step, self.steps)
-        return step, epoch, within * self.batch + self.rank * self.local + index
 
 
 @dataclass
@@ -144,9 +112,9 @@ class Source:
                     with self.watch.over(sample, step, GRACE * self.deadline + 1):
                         return self._clips(row, epoch, step not in self.distrusted), error
                 except MediaError as failure:
-                    error = error or f"{recording.path}: {failure}"
+                    error = error or f"{recording.name}: {failure}"
                 except Exception as failure:  # whatever a strange file sets off, it must not end the epoch
-                    error = error or f"{recording.path}: {type(failure).__name__}: {failure}"
+                    error = error or f"{recording.name}: {type(failure).__name__}: {failure}"
             row = substitute_row(self.catalog, self.seed, epoch, recording.id, attempt)
         return dict(self._blank), error
 
@@ -269,21 +237,7 @@ class Source:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if parent := multiprocessing.parent_process():
-            _serve(parent)
+            serve(parent)
 
 
 _ratio = lru_cache(Fraction)  # files have few rates
-
-
-def _serve(parent: Any) -> None:
-    """What a worker process does first."""
-    keep_memory()  # pictures come and go
-    # Ctrl-C reaches workers too, but whether to go on is the trainer's choice
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # a killed trainer must leave no worker behind (PR_SET_PDEATHSIG goes by the *thread* that started it)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-
-
-def _follow(parent: Any) -> None:
-    parent.join()
-    os._exit(1)

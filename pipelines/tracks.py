@@ -11,9 +11,9 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from .catalog import AudioStream, VideoStream
 from .demux import packets_of
 from .mono import mono
+from .recording import AudioStream, VideoStream
 
 SILENCE_DB = -60.0
 """A track that is nowhere louder (100 ms RMS, dBFS of the channels' mean) counts as silent."""

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from coaug.pipelines import probe, table
-from coaug.pipelines.catalog import Catalog, Recording, sample_id, table_of
+from coaug.pipelines.catalog import Catalog
+from coaug.pipelines.recording import Recording, sample_id, table_of
 
 
 def recording(path: str | Path, key: str = "", label: int = 0) -> Recording:

@@ -17,8 +17,8 @@ for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
 from media import Clip, flash_and_beep, silence, write_clip  # noqa: E402
 from packs import TINY, catalogued, in_this_process, various  # noqa: E402
 
-from coaug.pipelines.catalog import Recording  # noqa: E402
 from coaug.pipelines.packed.pack import pack  # noqa: E402
+from coaug.pipelines.recording import Recording  # noqa: E402
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

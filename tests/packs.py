@@ -16,12 +16,12 @@ from catalogs import recording
 from media import write_clip
 
 from coaug.pipelines import pool, table
-from coaug.pipelines.catalog import Recording, sample_id, table_of
 from coaug.pipelines.media import Deadline
 from coaug.pipelines.packed import pack, sample, shards
 from coaug.pipelines.packed.clip import PackedMedia
 from coaug.pipelines.packed.settings import Packing
 from coaug.pipelines.packed.shards import Shards
+from coaug.pipelines.recording import Recording, sample_id, table_of
 
 Members = dict[str, bytes]  # suffix -> content
 TINY = Packing("h264", 32, keyint=4, samples=2)

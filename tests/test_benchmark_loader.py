@@ -58,7 +58,8 @@ def test_the_ceiling_decodes_what_the_loader_decodes(films: Catalog) -> None:
     from rows.request import CONFIGS, batches
 
     from coaug.pipelines.bans import Bans
-    from coaug.pipelines.source import Schedule, Source
+    from coaug.pipelines.schedule import Schedule
+    from coaug.pipelines.source import Source
 
     config = CONFIGS["two views"]
     source = Source(films, config, Schedule(len(films), len(films), 1), Bans())

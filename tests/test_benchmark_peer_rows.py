@@ -1,13 +1,14 @@
-"""GDT's and DALI's rows of the loader's benchmark, against their rules applied to whole decoded files."""
+"""The loader benchmark's rows of GDT, DALI and PyNvVideoCodec, against their rules applied to whole decoded files."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from itertools import chain, islice
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import av
@@ -166,14 +167,7 @@ def on_screen(request: Any, view: int) -> list[int]:
 
 def test_dali_is_given_what_is_heard(rows: Callable[[str], ModuleType], webm: Catalog) -> None:
     config, (batch, *_) = asked(rows, webm)
-    clips = rows("dali").Dali(webm, config, 2)(batch)
-    for n, (_, heard) in enumerate(clips):
-        request, view = batch[n // 2], n % 2
-        start, rate, whole = media.read_audio(request.path)
-        first, last = (int(seconds * rate) - round(start * rate) for seconds in request.heard[view])
-        at = round(rate * float(request.speed[view]))
-        played = torchaudio.functional.resample(torch.from_numpy(whole[first:last]), at, 24000).numpy()
-        np.testing.assert_allclose(heard[0], log_mel(played, config.audio), atol=0.01)
+    compare_sound(config, batch, rows("dali").Dali(webm, config, 2)(batch))
 
 
 def test_dali_decodes_a_sample_once_from_its_beginning(
@@ -200,6 +194,74 @@ def test_dali_without_a_gpu_refuses_what_it_cannot_decode(
         graph().run(encoded=[np.fromfile(h264[0].path, np.uint8)])
 
 
+class Library(ModuleType):
+    """What the row needs of PyNvVideoCodec's documented interface, on a CPU: all frames in the same memory."""
+
+    OutputColorType = SimpleNamespace(NATIVE=0, RGBP=1)
+
+    class SimpleDecoder:
+        opened = 0
+
+        def __init__(self, path: str, **options: Any) -> None:
+            Library.SimpleDecoder.opened += 1
+            assert (
+                options["use_device_memory"] and options["output_color_type"] == Library.OutputColorType.RGBP
+            )
+            self.surfaces: torch.Tensor | None = None
+            self.reconfigure_decoder(path)
+
+        def reconfigure_decoder(self, path: str) -> None:
+            film = torch.from_numpy(np.stack([pixels for _, pixels in media.read_frames(path)]))
+            self.film = film.permute(0, 3, 1, 2).contiguous()
+
+        def get_batch_frames_by_index(self, numbers: list[int]) -> list[torch.Tensor]:
+            if self.surfaces is None:
+                self.surfaces = torch.empty(64, *self.film.shape[1:], dtype=torch.uint8)
+            kept = sorted({n for n in numbers if n < len(self.film)})
+            self.surfaces[: len(kept)] = self.film[kept]
+            return list(self.surfaces[: len(kept)])
+
+
+@pytest.fixture
+def pynv(rows: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> type[Any]:
+    """The row, on a CPU."""
+    row = rows("nvidia")
+    monkeypatch.setitem(sys.modules, "PyNvVideoCodec", Library("PyNvVideoCodec"))
+    monkeypatch.setattr(row, "there", lambda: None)
+    monkeypatch.setattr(row.Raw, "device", "cpu")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    decoded: type[Any] = row.Decoded
+    return decoded
+
+
+@pytest.mark.parametrize("views", ["one view", "two views"])
+def test_pynvvideocodec_shows_what_is_on_screen_and_keeps_its_session(
+    rows: Callable[[str], ModuleType], catalog: Catalog, views: str, pynv: type[Any]
+) -> None:
+    config, batches = asked(rows, catalog, views)
+    way, before = pynv(catalog, config, 2), Library.SimpleDecoder.opened
+    clips = [way(batch) for batch in batches]
+    assert Library.SimpleDecoder.opened == before + 1
+    for batch, given in zip(batches, clips, strict=True):
+        expected = [on_screen(r, v) for r in batch for v in range(len(config.views))]
+        compare(rows, config, batch, given, expected, 1e-5)
+
+
+def test_pynvvideocodec_is_given_what_is_heard(
+    rows: Callable[[str], ModuleType], webm: Catalog, pynv: type[Any]
+) -> None:
+    config, (batch, *_) = asked(rows, webm)
+    compare_sound(config, batch, pynv(webm, config, 2)(batch))
+
+
+@pytest.mark.parametrize("name", ["coaug, GPU", "torchcodec, CUDA", "PyNvVideoCodec", "NVDEC"])
+def test_rows_for_a_gpu_say_that_there_is_none(
+    rows: Callable[[str], ModuleType], webm: Catalog, name: str
+) -> None:
+    with pytest.raises(RuntimeError, match="torch sees no GPU"):
+        import_module("rows").maker(name)(webm, rows("request").CONFIGS["one view"], 2)
+
+
 def compare(
     rows: Callable[[str], ModuleType],
     config: Any,
@@ -222,6 +284,17 @@ def compare(
         for wrong in ([*numbers[:-1], numbers[-1] - 1], [numbers[0] + 1, *numbers[1:]]):
             others = finish.pictures(film[wrong], request.crop[view])
             assert (others - pictures).abs().max() > 10 * within
+
+
+def compare_sound(config: Any, batch: Any, clips: Clips) -> None:
+    """Log-mel of both views' windows of the whole track."""
+    for n, (_, heard) in enumerate(clips):
+        request, view = batch[n // 2], n % 2
+        start, rate, whole = media.read_audio(request.path)
+        first, last = (int(seconds * rate) - round(start * rate) for seconds in request.heard[view])
+        at = round(rate * float(request.speed[view]))
+        played = torchaudio.functional.resample(torch.from_numpy(whole[first:last]), at, 24000).numpy()
+        np.testing.assert_allclose(heard[0], log_mel(played, config.audio), atol=0.01)
 
 
 def log_mel(samples: np.ndarray, audio: AudioConfig) -> np.ndarray:

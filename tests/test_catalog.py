@@ -10,15 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from coaug.pipelines import table
-from coaug.pipelines.catalog import (
-    AudioStream,
-    Catalog,
-    CatalogError,
-    Recording,
-    VideoStream,
-    sample_id,
-    table_of,
-)
+from coaug.pipelines.catalog import Catalog, CatalogError
+from coaug.pipelines.recording import AudioStream, Recording, VideoStream, sample_id, table_of
 
 VIDEO = VideoStream("h264", 96, 64, 90, 29.97, False, 0.0, 10.0)
 AUDIO = AudioStream("aac", 44100, 2, -0.02, 10.1, -12.5)

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from coaug.pipelines import index as module
 from coaug.pipelines import pool
-from coaug.pipelines.catalog import Catalog, CatalogError, sample_id
+from coaug.pipelines.catalog import Catalog, CatalogError
 from coaug.pipelines.index import index
+from coaug.pipelines.recording import sample_id
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from coaug.kernels import agreement_bounds as bounds
 from coaug.kernels import agreement_cpu
+from coaug.kernels.agreement_lanes import pack
+from coaug.kernels.agreement_lanes import products as tile_products
 from coaug.kernels.agreement_prune import slack
 from coaug.kernels.agreement_topk import MODES, agreement_topk
 
@@ -107,16 +109,69 @@ def test_many_keys(kind):
     check(video, audio, 32, "video", queries)
 
 
-def test_int8_and_float32_tiles_are_both_exact(monkeypatch):
-    video, audio = unit(3000, 64), unit(3000, 64, 1)
-    queries = torch.arange(0, 3000, 40)
-    monkeypatch.setattr(agreement_cpu, "_has_int8", lambda rows: False)
-    check(video, audio, 20, "max", queries, block=256)
-    monkeypatch.setattr(agreement_cpu, "_has_int8", lambda rows: True)
-    check(video, audio, 20, "max", queries, block=256)
+@pytest.mark.parametrize("coders", [[("int16", 1)], [("int16", 60)], [("float32", 1)], [("float32", 60)], []])
+def test_int16_and_float32_tiles_and_the_scan_are_each_exact(coders, monkeypatch):
+    video, audio = unit(700, 64), unit(700, 33, 1)
+    monkeypatch.setattr(agreement_cpu, "_CODERS", [(getattr(bounds, name), spare) for name, spare in coders])
+    for block in (32, 96, None):
+        check(video, audio, 20, "max", block=block)
+        check(video, audio, 20, "min", torch.arange(0, 700, 9), block=block)
 
 
-@pytest.mark.parametrize("coder", [bounds.int8, bounds.float32, bounds.half])
+@pytest.mark.parametrize("kind", ["duplicates", "zeros", "scales"])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 4, 5])
+def test_each_two_blocks_meet_whether_their_number_is_odd_or_even(blocks, kind):
+    rng = np.random.default_rng(blocks)
+    for n in (32 * blocks - 1, 32 * blocks, 32 * blocks - 31):
+        video, audio = (torch.from_numpy(rows_of(x, n, 6, rng)).float() for x in (kind, "normal"))
+        check(video, audio, 7, block=32)
+        check(video, audio, n, "audio", exclude_self=False, block=32)
+
+
+def test_all_rows_at_once_and_as_shares_are_the_same():
+    rng = np.random.default_rng(5)
+    video, audio = (torch.from_numpy(rows_of(x, 1500, 20, rng)).float() for x in ("duplicates", "integers"))
+    values, rows = agreement_topk(video, audio, 12)
+    for share in torch.arange(1500).split(400):
+        some_values, some_rows = agreement_topk(video, audio, 12, queries=share)
+        assert torch.equal(some_values, values[share]) and torch.equal(some_rows, rows[share])
+    order = torch.from_numpy(rng.permutation(1500))
+    assert torch.equal(agreement_topk(video, audio, 12, queries=order)[1], rows[order])
+
+
+def test_one_row_of_another_size_and_one_modality_of_another():
+    video, audio = unit(600, 24), 1e-3 * unit(600, 24, 1)
+    video[300] *= 1e6
+    check(video, audio, 10)
+    check(video, audio, 10, "max")
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 129, 70_000])
+@pytest.mark.parametrize("kind", ["one place", "all places"])
+def test_products_of_int16_codes_fit_int32(d, kind):
+    """Rows whose codes are as great as they can be, all of one sign or not."""
+    x = torch.zeros(40, d, dtype=torch.float64)
+    x[:, : 1 if kind == "one place" else d] = 1
+    x[::2] *= -1
+    codes = bounds.int16(x)[0]
+    out = np.empty((64, 64), np.int32)
+    packed = pack(codes)
+    tile_products(out, packed, 0, packed, 0, -(-d // 2))
+    exact = codes.double() @ codes.double().T
+    assert exact.abs().max() < 2**31
+    np.testing.assert_array_equal(out[:40, :40], exact.numpy())
+    assert not out[40:].any() and not out[:, 40:].any()
+
+
+@pytest.mark.parametrize("d", [1, 5, 32, 47])
+def test_packed_float32_products(d):
+    x, y = unit(70, d), unit(33, d, 1)
+    out = np.empty((32, 64), np.float32)
+    tile_products(out, pack(x), 32, pack(y), 0, d)
+    np.testing.assert_allclose(out[:, :33], (x[32:64].double() @ y.double().T).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("coder", [bounds.int16, bounds.float32, bounds.half])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_product_is_further_off_than_its_bound(coder, kind):
     x = torch.from_numpy(rows_of(kind, 300, 70, np.random.default_rng(2)))

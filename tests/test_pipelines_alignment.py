@@ -20,11 +20,12 @@ from hearing import evaluate
 from media import write_clip
 
 from coaug.config import build, read
-from coaug.pipelines.catalog import AudioStream, Catalog, Recording, VideoStream, sample_id
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, ViewConfig
 from coaug.pipelines.loader import AVLoader
 from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, plan
 from coaug.pipelines.program import picture_tone, sound_program
+from coaug.pipelines.recording import AudioStream, Recording, VideoStream, sample_id
 from coaug.pipelines.resample import bank
 from coaug.pipelines.temporal import Sound
 from coaug.pipelines.temporal.resample import Resample

@@ -13,9 +13,10 @@ from catalogs import write
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from coaug.pipelines.catalog import AudioStream, Catalog, Recording, VideoStream, sample_id
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.plan import ClipPlan, plan
+from coaug.pipelines.recording import AudioStream, Recording, VideoStream, sample_id
 
 COUNT, SECONDS = 20_000, 5000.0
 RECIPE = (

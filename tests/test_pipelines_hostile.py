@@ -28,8 +28,8 @@ from catalogs import recording, repeated, write
 from media import Clip, write_clip
 from test_pipelines_robust import SCRIPT, alive, children
 
-from coaug.pipelines import loader as module
 from coaug.pipelines import pool
+from coaug.pipelines import running as module
 from coaug.pipelines.ban_list import BanList
 from coaug.pipelines.bans import Bans
 from coaug.pipelines.batch import Batch
@@ -38,7 +38,8 @@ from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig, ViewCon
 from coaug.pipelines.demux import packets_of
 from coaug.pipelines.loader import AVLoader, LoaderError
 from coaug.pipelines.probe import Reject, probe
-from coaug.pipelines.source import Schedule, Source
+from coaug.pipelines.schedule import Schedule
+from coaug.pipelines.source import Source
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="about Linux processes")
 SILENT = DataConfig(video=VideoConfig(frames=3, fps=6.0, size=32), modalities=("video",))

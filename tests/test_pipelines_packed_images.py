@@ -24,7 +24,7 @@ from PIL import Image
 from coaug.pipelines import graph, picture
 from coaug.pipelines.bans import Bans
 from coaug.pipelines.batch import Batch
-from coaug.pipelines.catalog import Catalog, Recording
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.feeds import feeds
 from coaug.pipelines.loader import AVLoader
@@ -35,7 +35,9 @@ from coaug.pipelines.packed.pack import pack
 from coaug.pipelines.packed.settings import Packing
 from coaug.pipelines.packed.shards import Shards
 from coaug.pipelines.packed.video import VIDEO, Coded, encoded
-from coaug.pipelines.source import Schedule, Source
+from coaug.pipelines.recording import Recording
+from coaug.pipelines.schedule import Schedule
+from coaug.pipelines.source import Source
 
 WHOLE: dict[str, Any] = {"crop": "resized(1, 1, 0.1, 10)", "flip": 0.0}
 PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
@@ -331,7 +333,7 @@ def test_only_who_has_packed_mjpeg_is_asked_for_it(
         (catalog, "auto", set()),
     ):
         with AVLoader(chosen, CONFIG, batch_size=4, decode=decode, workers=0) as loader:
-            found = {feed.name for feed in loader._source.feeds}
+            found = {feed.name for feed in loader._running.source.feeds}
         assert found == {"facts", "planes", "matrix", "frames", "look"} | names
     assert {feed.name for feed in feeds(CONFIG, images=True)} >= {"in_graph", "encoded", "joined"}
 

@@ -161,7 +161,8 @@ def test_a_damaged_shard_costs_its_samples_not_the_epoch(
         )
         assert batch.video is not None and batch.video.isfinite().all()
     assert sum(sum(lost(catalog, batch, tar.name)) for batch in found) == SHARD
-    assert str(tar) in caplog.text
+    for row in catalog:
+        assert (f"{tar}, {row.key}: " in caplog.text) == (Path(row.path) == tar)
 
 
 def test_a_shard_that_is_cut_while_it_is_read_costs_its_samples(raw: Catalog, packed: Pack) -> None:

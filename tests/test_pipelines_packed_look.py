@@ -13,9 +13,9 @@ from catalogs import recording
 from media import burn, read_number, write_clip
 from packs import members, opened, told, write
 
-from coaug.pipelines.catalog import VideoStream
 from coaug.pipelines.packed.settings import Packing, size_of
 from coaug.pipelines.packed.video import VIDEO, encoded
+from coaug.pipelines.recording import VideoStream
 from coaug.pipelines.table import CatalogError
 
 PATCH = 16  # pixels of a side of one colour

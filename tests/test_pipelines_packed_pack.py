@@ -14,11 +14,12 @@ from catalogs import recording
 from media import write_clip
 from packs import LABELS, TINY, catalogued, contents, members, opened, quick, told
 
-from coaug.pipelines.catalog import Catalog, CatalogError, Recording
+from coaug.pipelines.catalog import Catalog, CatalogError
 from coaug.pipelines.media import Deadline, MediaError
 from coaug.pipelines.packed import index, pack, sample, shards
 from coaug.pipelines.packed.pack import layout
 from coaug.pipelines.packed.settings import Packing
+from coaug.pipelines.recording import Recording
 
 
 def test_the_catalog_of_a_pack_is_that_of_the_files(packable_catalog: Path, pack_folder: Path) -> None:

@@ -16,8 +16,9 @@ from media import read_number, write_clip
 from packs import LABELS, write
 from torch.utils.data import DataLoader
 
-from coaug.pipelines.catalog import Catalog, Recording, sample_id
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.packed.settings import Packing
+from coaug.pipelines.recording import Recording, sample_id
 
 
 def dataset(urls: str | Path) -> Any:

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from coaug.pipelines.catalog import AudioStream, Catalog, Recording, VideoStream, sample_id
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.plan import ClipPlan, epoch_rows, plan, substitute_row
+from coaug.pipelines.recording import AudioStream, Recording, VideoStream, sample_id
 
 SPEEDS = (1.0, 2.0, 3.0, 4.0)
 

@@ -34,12 +34,13 @@ from test_pipelines_play import SIMULATED
 from torchaudio.transforms import Fade
 
 from coaug.pipelines.batch import Batch
-from coaug.pipelines.catalog import AudioStream, Catalog, Recording, VideoStream, sample_id
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import AudioConfig, DataConfig, Modality, VideoConfig, ViewConfig
 from coaug.pipelines.loader import AVLoader
 from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, plan
 from coaug.pipelines.program import picture_tone, sound_program
 from coaug.pipelines.recipe import parse
+from coaug.pipelines.recording import AudioStream, Recording, VideoStream, sample_id
 from coaug.pipelines.resample import bank
 from coaug.pipelines.temporal import TRANSFORMS, Clip, Sound
 from coaug.pipelines.timeline import Timeline, TimeMap, instants

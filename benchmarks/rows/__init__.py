@@ -23,10 +23,12 @@ class Row(NamedTuple):
     about: str
     settings: str = ""  # name of the module's tuple of settings to choose the fastest from
     alone: bool = False  # a ceiling on one core: several workers mean nothing to it
+    own: bool = False  # has workers of its own, as many as its maker is told
+    gpu: bool = False  # decodes and finishes on a GPU
 
 
 ROWS = {
-    "coaug": Row("ours:Loaded", "AVLoader"),
+    "coaug": Row("ours:Loaded", "AVLoader", own=True),
     "AVID-CMA": Row("avid:Avid", "its own loader, re-implemented bit for bit"),
     "AVID-CMA, plain": Row("avid:Plain", "the same without its colour jitter, which no other row has"),
     "GDT": Row("gdt:Gdt", "its loader's pattern, re-implemented"),
@@ -40,6 +42,10 @@ ROWS = {
         "ceiling:DecodeOnly", "the packets that are needed, nothing else: the ceiling", alone=True
     ),
     "cached": Row("ceiling:Cached", "batches that are ready, copied: the headspace", alone=True),
+    "coaug, GPU": Row("ours:OnGpu", "AVLoader, decoding and augmenting there", own=True, gpu=True),
+    "torchcodec, CUDA": Row("codec:OnGpu", "torchcodec decodes on NVDEC", gpu=True),
+    "PyNvVideoCodec": Row("nvidia:Decoded", "NVIDIA's own library, sessions kept", gpu=True),
+    "NVDEC": Row("nvidia:Raw", "the same, nothing but decoding: the ceiling", gpu=True),
 }
 
 
@@ -58,6 +64,6 @@ def settings(name: str, feeds: tuple[str, ...] = ()) -> tuple[dict[str, Any], ..
     row = ROWS[name]
     module = import_module(f".{row.maker.split(':')[0]}", __package__)
     own: tuple[dict[str, Any], ...] = getattr(module, row.settings) if row.settings else ({},)
-    if not feeds or name == "coaug":
+    if not feeds or row.own:
         return own
     return tuple({"feed": feed, **setting} for feed in feeds for setting in own)

@@ -26,13 +26,14 @@ from typing import Any, Literal
 
 import av  # noqa: F401  # before torchcodec: see ffmpeg_names
 import numpy as np
+import torch
 import torchaudio
 from torch import Tensor
 
 from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig
 
-from .finish import Finish
+from .finish import Finish, there
 from .request import Request
 
 SETTINGS: tuple[dict[str, Any], ...] = tuple(
@@ -56,12 +57,18 @@ class TorchCodec:
         seek_mode: Literal["exact", "approximate"] = "exact",
         crop: Literal["torch", "decoder"] = "torch",
         sound: Literal["once", "resampled"] = "once",
+        device: str = "cpu",
     ) -> None:
         # not above: SETTINGS are read where FFmpeg is not found as well
         from torchcodec import decoders, transforms
 
         self.decoders, self.transforms = decoders, transforms
-        self.config, self.finish, self.seek_mode = config, Finish(config), seek_mode
+        self.config, self.finish, self.seek_mode, self.device = (
+            config,
+            Finish(config, device),
+            seek_mode,
+            device,
+        )
         self.pictures = self._together if crop == "torch" else self._cropped
         self.sounds = self._once if sound == "once" else self._resampled
 
@@ -83,7 +90,7 @@ class TorchCodec:
 
     def _decoder(self, request: Request, **options: Any) -> Any:
         return self.decoders.VideoDecoder(
-            request.path, seek_mode=self.seek_mode, num_ffmpeg_threads=1, **options
+            request.path, seek_mode=self.seek_mode, num_ffmpeg_threads=1, device=self.device, **options
         )
 
     def _transforms(self, request: Request, crop: Any) -> list[Any]:
@@ -101,12 +108,12 @@ class TorchCodec:
         start, end = request.heard.min(), request.heard.max()
         heard = self.decoders.AudioDecoder(request.path).get_samples_played_in_range(start, end)
         # num_channels=1 would be louder than the channels' mean by sqrt(2), and no quicker
-        rate, pcm = heard.sample_rate, heard.data.mean(0)
+        rate, pcm = heard.sample_rate, heard.data.mean(0).to(self.device)
         parts = [pcm[first:last] for first, last in ((request.heard - start) * rate).astype(int)]
         return [self._played(part, rate, speed) for part, speed in zip(parts, request.speed, strict=True)]
 
     def _played(self, pcm: Tensor, rate: int, speed: float) -> Tensor:
-        return self.finish.sound(resampler(round(rate * speed), self.config.audio.rate)(pcm))
+        return self.finish.sound(resampler(round(rate * speed), self.config.audio.rate, self.device)(pcm))
 
     def _resampled(self, request: Request) -> list[Tensor]:
         sounds = []
@@ -118,7 +125,20 @@ class TorchCodec:
         return sounds
 
 
+class OnGpu(TorchCodec):
+    """Pictures decoded by NVDEC, sound on the host; all that follows on the GPU. A batch counts when it is there."""
+
+    def __init__(self, catalog: Catalog, config: DataConfig, batch: int) -> None:
+        there()
+        super().__init__(catalog, config, batch, device="cuda")
+
+    def __call__(self, batch: list[Request]) -> list[tuple[Tensor, Tensor]]:
+        clips = super().__call__(batch)
+        torch.cuda.synchronize()
+        return clips
+
+
 @cache
-def resampler(rate: int, wanted: int) -> torchaudio.transforms.Resample:
+def resampler(rate: int, wanted: int, device: str = "cpu") -> torchaudio.transforms.Resample:
     """With its kernels, which take longer to make than to use."""
-    return torchaudio.transforms.Resample(rate, wanted)
+    return torchaudio.transforms.Resample(rate, wanted).to(device)

@@ -32,9 +32,10 @@ from nvidia.dali import fn, pipeline_def, types
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from coaug.pipelines.catalog import Catalog, VideoStream
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig
 from coaug.pipelines.media import Deadline, audio_rate, open_media, read_audio
+from coaug.pipelines.recording import VideoStream
 
 from .finish import Finish
 from .request import Request

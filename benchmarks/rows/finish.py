@@ -15,12 +15,12 @@ from coaug.pipelines.config import DataConfig
 class Finish:
     """Tensors of decoded frames and samples, as training takes them: what AVLoader gives, but for rounding."""
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataConfig, device: str = "cpu") -> None:
         audio, video = config.audio, config.video
         self.size, self.samples = video.size, round(audio.seconds * audio.rate)
-        std = torch.tensor(video.std).view(3, 1, 1, 1)
-        self.scale, self.shift = 1 / (255 * std), -torch.tensor(video.mean).view(3, 1, 1, 1) / std
-        self.spectrum = Spectrum(audio, "cpu")
+        std, mean = (torch.tensor(x, device=device).view(3, 1, 1, 1) for x in (video.std, video.mean))
+        self.scale, self.shift = 1 / (255 * std), -mean / std
+        self.spectrum = Spectrum(audio, device)
 
     def pictures(self, frames: Tensor, crop: NDArray[np.float64]) -> Tensor:
         """(T, 3, H, W) bytes -> (3, T, S, S) float32, normalised; of the box `crop` (see Request)."""
@@ -41,3 +41,9 @@ class Finish:
         whole = F.pad(samples[: self.samples], (0, max(self.samples - len(samples), 0)))
         spectrum: Tensor = self.spectrum(whole[None])
         return spectrum
+
+
+def there() -> None:
+    """Raises RuntimeError where there is no GPU to run a row on."""
+    if not torch.cuda.is_available():
+        raise RuntimeError("torch sees no GPU on this machine")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from coaug.pipelines.catalog import Catalog, Recording
+from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, epoch_rows, plan
+from coaug.pipelines.recording import Recording
 from coaug.pipelines.timeline import instants
 
 SPED = ViewConfig("speed(1, 2, 3, 4)")

@@ -18,7 +18,7 @@ from unittest import mock
 
 import numpy as np
 
-from . import maker
+from . import ROWS, maker
 
 READY = 3  # batches a worker that may be ready when a pass begins: they are not counted
 ENOUGH = 120.0  # seconds for a row to start; DALI's graph is compiled in 20
@@ -129,7 +129,7 @@ class Run:
         make = partial(maker(self.job.row), self.catalog, self.config, self.job.batch, **setting)
         if not self.job.workers:
             return make()
-        if self.job.row == "coaug":
+        if ROWS[self.job.row].own:
             return make(workers=self.job.workers)
         from .feed import Fed
 

@@ -12,11 +12,11 @@ import numpy as np
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-from ..catalog import Recording
 from ..decode import Decoder, Late
 from ..groups import needed
 from ..media import Deadline, MediaError, audio_rate, read_audio, reason, stream_of
 from ..packets import EPSILON
+from ..recording import Recording
 from .video import VideoCodec
 
 PIECE = 60.0  # seconds that are read at a time

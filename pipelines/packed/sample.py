@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..catalog import Recording
 from ..disposable import REFERENCE, RULES
 from ..media import Deadline, MediaError, audio_rate, open_media, stream_of
+from ..recording import Recording
 from . import bitstreams, extract
 from .audio import AUDIO, SUFFIX, pcm16
 from .index import KEY, SCHEMA, SHOWN

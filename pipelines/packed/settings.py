@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..catalog import VideoStream
+from ..recording import VideoStream
 from ..table import CatalogError, replace
 from .audio import AUDIO
 from .video import VIDEO
