@@ -28,7 +28,7 @@ def figures_of(table: ModuleType, value: float) -> dict[str, float]:
     ("differences", "strict", "verdict"),
     [
         ([0.1, 0.2], True, "shows, for every seed"),
-        ([0.1], True, "shows"),
+        ([0.1], True, "shows in this run"),
         ([0.3, -0.1], True, "on average, not for every seed"),
         ([0.3, 0.0], True, "on average, not for every seed"),
         ([0.3, 0.0], False, "shows, for every seed"),
