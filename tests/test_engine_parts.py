@@ -80,6 +80,21 @@ def test_the_demo_preset_shrinks_and_changes_nothing_else() -> None:
     }
 
 
+def test_the_demo_presets_of_avid_shrink_and_change_nothing_else() -> None:
+    changed = {line.partition(":")[0] for line in conflicts(dump(load("avid-small")), load("avid-demo"))}
+    assert changed == {
+        *(f"data.video.{name}" for name in ("frames", "fps", "size", "crop")),
+        *(f"data.video.{name}" for name in ("brightness", "contrast", "saturation", "hue")),
+        *("data.audio.spectrum", "model.width", "model.audio_strides", "model.head", "model.head_norm"),
+        *("model.negatives", "model.temperature"),
+        *("optim.lr", "optim.start_lr", "optim.end_lr", "optim.warmup_epochs", "train.batch"),
+    }
+    both = {line.partition(":")[0] for line in conflicts(dump(load("avid-demo")), load("cma-demo"))}
+    assert both == {"method", "model.within"} | {
+        f"model.positives.{name}" for name in ("found", "expansion", "first_epoch")
+    }
+
+
 @pytest.mark.parametrize("name", ["svaclr", "infonce", "svaclr-demo", "avid", "avid-small", "cma"])
 def test_a_printed_config_is_the_same_config(name: str, tmp_path: Path) -> None:
     config = load(name, ["optim.lr=1e-3", "train.keep.last=5"])
