@@ -87,3 +87,15 @@ def test_the_small_twin_is_trained_on_the_demo_set_and_on_cpus(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: here)
     assert cli._sized("svaclr", Path(data) if data else None, gpus) == preset
+
+
+def test_train_hands_on_where_a_run_begins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr("coaug.engine.launch.launch", lambda argv, *_: started.append(list(argv)) or 0)
+    monkeypatch.setattr("coaug.cli._fitting_batch", lambda *_: [])
+    given = ["train", "cma", "--data", str(tmp_path / "c.parquet"), "--init", "runs/avid", "--out", "runs/x"]
+    assert main([*given, "--gpus", "8", "--resume"]) == 0
+    assert main([*given[:4]]) == 0
+    data = str(tmp_path / "c.parquet")
+    assert started[0] == ["cma", "--data", data, "--out", "runs/x", "--init", "runs/avid", "--resume"]
+    assert started[1] == ["cma-demo", "--data", data, "--out", "runs/cma"]
