@@ -11,7 +11,7 @@ METHOD ?= svaclr
 export PROFILE
 
 .DEFAULT_GOAL := help
-.PHONY: help train index pack stats eval analyse view bench bench-augment bench-source bench-packed bench-kernels bench-bank doctor test lint type-check gpu-check demo-table clean
+.PHONY: help train index pack stats eval analyse view bench bench-augment bench-source bench-packed bench-kernels bench-bank doctor test lint type-check gpu-check demo-table avid-table clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{t=$$1; sub(/^[^|]*[|]/, ""); printf "  make %-13s %s\n", t, $$0}'
@@ -76,6 +76,9 @@ type-check: $(VENV)/.installed-dev ## mypy --strict
 
 demo-table: $(VENV)/.installed ## three seeds x {SoftInfoNCE, InfoNCE, no speed} on the demo set -> docs/demo-table.md
 	$(BIN)/python benchmarks/demo_table.py $(ARGS)
+
+avid-table: $(VENV)/.installed ## three seeds x {Self-, Cross-, Joint-AVID, CMA} on the packed demo set -> docs/avid-table.md [ARGS="--lambdas 0.1 1 10"]
+	$(BIN)/python benchmarks/avid_table.py $(ARGS)
 
 clean: ## remove the environment and caches (runs/ and data/ stay)
 	rm -rf $(VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis src/*.egg-info

@@ -61,7 +61,7 @@ def _precision(figures: Figures) -> Grid:
     ]
     if rows:
         rows.append(["chance", *[_percent(figures.get("memory.precision.chance"))] * len(ks)])
-    return Grid("positives of the class, %", [f"K={k}" for k in ks], rows)
+    return Grid("positives right, %", [f"K={k}" for k in ks], rows)
 
 
 def _calibration(figures: Figures) -> Grid:

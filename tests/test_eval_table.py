@@ -70,7 +70,7 @@ def test_probes_and_memory_have_tables_of_their_own() -> None:
         ),
         *("untrained, block1 20.0", "untrained, best block 30.0"),
         *("untrained 10.0", "memory rows 87.5", "most frequent class 6.2 6.2 6.2"),
-        *("positives of the class, % K=8 K=16", "agreement 8.0 16.0", "either 8.0 16.0", "chance 6.0 6.0"),
+        *("positives right, % K=8 K=16", "agreement 8.0 16.0", "either 8.0 16.0", "chance 6.0 6.0"),
         *("cosine of random memories video audio", "audio 0.234 ± 0.23 0.234 ± 0.23"),
     ):
         assert line in lines
