@@ -15,7 +15,7 @@ METHODS = {
     "svaclr": "svaclr:SvaCLR",
     "infonce": "svaclr:InfoNCE",
     "avid": "avid:Avid",
-    "cma": "avid:CMA",
+    "cma": "cma:CMA",
 }
 """Name -> module and class, imported only when asked for."""
 

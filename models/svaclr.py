@@ -2,7 +2,7 @@
 
 Views come from the loader: view 0 as recorded, the others sped up, audio and video each at a speed of its own.
 An encoder per modality sees them all, a projector follows each, and the loss compares audio with video:
-y = encoder(x), z = projector(y) / |projector(y)|.
+y = encoder(x), z = projector(y) / |projector(y)| (`two_streams.py`).
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..config import STRICT, ConfigError
-from ..kernels.cross_affinity import precise
+from ..config import STRICT
 from ..losses.infonce import infonce
 from ..losses.soft_infonce import Mapping, Pairs, SoftInfoNCE
 from ..pipelines.batch import Batch
-from .heads import projector, unit
-from .method import Embeddings, Method
+from .heads import projector
+from .method import Embeddings
 from .r2plus1d import Mid, R2Plus1d
 from .resnet_audio import AudioResNet
+from .two_streams import TwoStreams
 
 Size = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 Depth = tuple[Size, Size, Size, Size]
 
 
-class SvaCLR(Method):
+class SvaCLR(TwoStreams):
     """R(2+1)D and an audio ResNet under SoftInfoNCE."""
 
     @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SvaCLR(Method):
         audio = AudioResNet(config.width, config.audio_blocks)
         head = partial(projector, video.out_features, config.hidden, config.projection)
         self.encoder = nn.ModuleDict({"video": video, "audio": audio})
-        self.projector = nn.ModuleDict({"video": head(), "audio": head()})
+        self.head = nn.ModuleDict({"video": head(), "audio": head()})
         self.soft_infonce: SoftInfoNCE | None = None
         if config.weights == "soft":
             names = ("temperature", "pairs", "mapping", "detach", "clamp", "affinity_temperature")
@@ -84,8 +84,8 @@ class SvaCLR(Method):
 
     def embed(self, batch: Batch) -> dict[str, Tensor]:
         """`y_video`, `y_audio` (B, V, 8*width) and `z_video`, `z_audio` (B, V, projection), float32 or better."""
-        y_video, z_video = self._encode("video", batch.video)
-        y_audio, z_audio = self._encode("audio", batch.audio)
+        y_video, z_video = self.encode("video", batch.video)
+        y_audio, z_audio = self.encode("audio", batch.audio)
         return {"y_video": y_video, "y_audio": y_audio, "z_video": z_video, "z_audio": z_audio}
 
     def objective(self, embeddings: Embeddings, valid: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -96,29 +96,6 @@ class SvaCLR(Method):
         y_audio, y_video = embeddings["y_audio"], embeddings["y_video"]
         loss, figures = self.soft_infonce(z_audio, z_video, y_audio, y_video, valid)
         return loss, figures
-
-    def features(self, batch: Batch) -> dict[str, Tensor]:
-        """z as `video_z`, `audio_z`; y (the paper's pool5) as `video_pool`, `audio_pool`; for what the batch holds."""
-        found = {}
-        for name, clips in (("video", batch.video), ("audio", batch.audio)):
-            if clips is not None:
-                found[f"{name}_pool"], found[f"{name}_z"] = self._encode(name, clips)
-        return found
-
-    def encoders(self) -> dict[str, nn.Module]:
-        """`video` and `audio`, without projectors."""
-        return dict(self.encoder.items())
-
-    def _encode(self, name: str, clips: Tensor | None) -> tuple[Tensor, Tensor]:
-        """All views in one call: (B, V, ...) -> y (B, V, d) and unit-length z (B, V, k)."""
-        if clips is None:
-            raise ConfigError(
-                f"data.modalities: this method compares video with audio, but {name!r} is missing"
-            )
-        y: Tensor = self.encoder[name](clips.flatten(0, 1))
-        z = unit(self.projector[name](y))
-        views = clips.shape[:2]
-        return precise(y).view(*views, -1), z.view(*views, -1)
 
 
 class InfoNCE(SvaCLR):

@@ -16,8 +16,9 @@ from coaug.config import ConfigError, build
 from coaug.engine import gradcache
 from coaug.kernels import agreement_topk, sample_negatives
 from coaug.losses.nce import Draw, Partition, nce, nce_of
-from coaug.models.avid import CMA, Avid
+from coaug.models.avid import Avid
 from coaug.models.avid_checkpoint import save_published
+from coaug.models.cma import CMA
 from coaug.models.positives import PositivesConfig, chosen, excluded
 from coaug.models.svaclr import SvaCLR
 

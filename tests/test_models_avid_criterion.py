@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from coaug.kernels import sample_negatives
-from coaug.models.avid import CMA, Avid
+from coaug.models.avid import Avid
+from coaug.models.cma import CMA
 from coaug.models.positives import MODES, PositivesConfig, find
 
 N, D, B, LR = 300, 24, 16, 0.3

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from coaug.engine import distributed, gradcache
 from coaug.engine.batchnorm import running_statistics, synchronise
-from coaug.models.avid import CMA
+from coaug.models.cma import CMA
 from coaug.models.rows import Rows, own_span
 
 STEPS, BATCH, PER_EPOCH = 20, 8, 5
