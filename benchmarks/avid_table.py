@@ -2,6 +2,7 @@
 
     make avid-table                                    four variants x three seeds, one after the other
     make avid-table ARGS="--lambdas 0.1 1 10 --expansions video audio either"       with Fig. 4's and Fig. 6's sweeps
+    make avid-table ARGS="--variants Self-AVID Cross-AVID CMA"      without Joint-AVID
     make avid-table ARGS="--seeds 0 -- train.epochs=2"  a quick look, too short for CMA's positives; what follows --
                                                        goes to every training
 
@@ -168,7 +169,8 @@ def swept(columns: Iterable[str]) -> Iterator[Ordering]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = parser().parse_args(argv)
-    variants = VARIANTS | sweeps(options.lambdas, options.expansions)
+    variants = {name: VARIANTS[name] for name in options.variants}
+    variants |= sweeps(options.lambdas, options.expansions)
     data = options.data or packed(PACK)
     results: dict[str, list[Figures]] = {name: [] for name in variants}
     for seed in options.seeds:
@@ -195,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make avid-table", description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument(
         "--lambdas", type=float, nargs="*", default=[], help="further columns: CMA with this lambda"
     )
