@@ -71,7 +71,7 @@ class Avid(TwoStreams):
         video = AvidVideo(config.width, config.video_blocks, config.stem_pool)
         audio = AvidAudio(config.width, config.audio_strides)
         self.encoder = nn.ModuleDict({"video": video, "audio": audio})
-        self.head = nn.ModuleDict({name: _head(8 * config.width, config) for name in self.encoder})
+        self.projector = nn.ModuleDict({name: _head(8 * config.width, config) for name in self.encoder})
         self.memory: Memory | None = None
         self.partition = Partition(config.partition == "per_task")
         self._seed, self._step = 0, 0
@@ -152,7 +152,7 @@ class Avid(TwoStreams):
 
     def load_published(self, path: Path) -> str:
         """Networks, heads and Z of a checkpoint of the authors'; their memory has no sample ids and is left out."""
-        parts = {**self.encoder, **{f"{name}_head": head for name, head in self.head.items()}}
+        parts = {**self.encoder, **{f"{name}_head": head for name, head in self.projector.items()}}
         held = load_published(path, parts)  # type: ignore[arg-type]
         scores = [value for key, value in held.criterion.items() if "avg_exp_score" in key]
         if scores and float(scores[0]) > 0:

@@ -74,7 +74,7 @@ class SvaCLR(TwoStreams):
         audio = AudioResNet(config.width, config.audio_blocks)
         head = partial(projector, video.out_features, config.hidden, config.projection)
         self.encoder = nn.ModuleDict({"video": video, "audio": audio})
-        self.head = nn.ModuleDict({"video": head(), "audio": head()})
+        self.projector = nn.ModuleDict({"video": head(), "audio": head()})
         self.soft_infonce: SoftInfoNCE | None = None
         if config.weights == "soft":
             names = ("temperature", "pairs", "mapping", "detach", "clamp", "affinity_temperature")

@@ -1,4 +1,4 @@
-"""What methods of one encoder and one head a modality have in common: how clips pass through them."""
+"""What methods of one encoder and one projector a modality have in common: how clips pass through them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .method import Method
 
 
 class TwoStreams(Method):
-    """y = encoder(x) and z = head(y) / |head(y)|, for `video` and `audio`."""
+    """y = encoder(x) and z = projector(y) / |projector(y)|, for `video` and `audio`."""
 
     encoder: nn.ModuleDict
-    head: nn.ModuleDict
+    projector: nn.ModuleDict
 
     def features(self, batch: Batch) -> dict[str, Tensor]:
         """z as `video_z`, `audio_z`; y as `video_pool`, `audio_pool`; for what the batch holds."""
@@ -26,7 +26,7 @@ class TwoStreams(Method):
         return found
 
     def encoders(self) -> dict[str, nn.Module]:
-        """`video` and `audio`, without heads."""
+        """`video` and `audio`, without projectors."""
         return dict(self.encoder.items())
 
     def encode(self, name: str, clips: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -40,6 +40,6 @@ class TwoStreams(Method):
                 f"data.modalities: this method compares video with audio, but {name!r} is missing"
             )
         y: Tensor = self.encoder[name](clips.flatten(0, 1))
-        z = unit(self.head[name](y))
+        z = unit(self.projector[name](y))
         views = clips.shape[:2]
         return precise(y).view(*views, -1), z.view(*views, -1)

@@ -312,7 +312,7 @@ def test_the_authors_checkpoints_are_taken_over(tmp_path) -> None:  # type: igno
     method, other = thin(), thin()
     for parameter in method.parameters():
         nn.init.normal_(parameter)
-    parts = {**method.encoder, **{f"{name}_head": head for name, head in method.head.items()}}
+    parts = {**method.encoder, **{f"{name}_head": head for name, head in method.projector.items()}}
     criterion = {"nce_average.view1_mem": torch.ones(3, 6), "criterion.avg_exp_score": torch.tensor(2.25)}
     save_published(tmp_path / "x.pth.tar", parts, epoch=4, criterion=criterion)
     told = other.load_published(tmp_path / "x.pth.tar")
