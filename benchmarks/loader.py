@@ -29,7 +29,7 @@ from measure import Row, machine, measured, rates, ratio, row_of
 from report import chart, show, write
 from rich.console import Console
 from rows import ROWS
-from rows import Row as Way
+from rows import Row as Entry
 from rows.worker import Job, Passed
 
 from coaug.cli import _catalog_of
@@ -106,7 +106,7 @@ def _jobs(views: str, options: argparse.Namespace) -> dict[str, Job]:
     return jobs
 
 
-def _possible(row: Way, name: str, options: argparse.Namespace) -> bool:
+def _possible(row: Entry, name: str, options: argparse.Namespace) -> bool:
     """What needs a GPU is not even named where there is none, unless it was asked for."""
     if row.gpu and not torch.cuda.is_available():
         return options.rows is not None and name in options.rows
@@ -138,7 +138,11 @@ def arguments(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.Argum
         "--folder", type=Path, default=Path("data/films"), help="where films and packs are kept"
     )
     parser.add_argument(
-        "--rows", nargs="+", metavar="ROW", help=f"only these of: {', '.join([*ROWS, *PACKS])}"
+        "--rows",
+        nargs="+",
+        choices=[*ROWS, *PACKS],
+        metavar="ROW",
+        help=f"only these of: {', '.join([*ROWS, *PACKS])}",
     )
     parser.add_argument(
         "--views", nargs="+", choices=("one", "two"), default=["one", "two"], help="views a sample"
