@@ -15,7 +15,8 @@ from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig
 from coaug.pipelines.graph import build
 from coaug.pipelines.media import Deadline
-from coaug.pipelines.packed.clip import SCALE, PackedMedia, _packet
+from coaug.pipelines.packed.clip import SCALE, PackedMedia
+from coaug.pipelines.packed.stored import packet_of
 from coaug.pipelines.plan import VIDEO, epoch_row, plan
 from coaug.pipelines.planes import Cutter
 from coaug.pipelines.resample import thin
@@ -76,13 +77,13 @@ class Stage:
         first, last = min(low for low, _ in windows), max(high for _, high in windows)
         read, reads, frames = media.read, list[tuple[int, int]](), list[Any]()
         media.read = lambda at, size: (reads.append((at, size)), read(at, size))[1]
-        runs = [run.packets for run in media._runs(np.unique(times))]
+        runs = [run.packets for run in media.runs(np.unique(times))]
         sound = media.sound(first, last)
         media.read = read
         media.frames(times, lambda frame, room: (frames.append(frame), room((1,))))
         speeds = clips.speed[0, :, 1].tolist()
         cutter = source._cutter(recording.video, clips.crop[0].copy())
-        heard = [_packet(data) for data in self._heard(media, first, last)]
+        heard = [packet_of(data) for data in self._heard(media, first, last)]
         pcm = b"" if heard else bytes(2 * len(sound))
         return Sample(media, reads, [*runs, heard], frames, cutter, windows, speeds, sound, first, pcm)
 
@@ -103,7 +104,7 @@ class Stage:
 
     def _decode(self, sample: Sample) -> None:
         *runs, heard = sample.packets
-        with sample.media._decoding("video") as codec:
+        with sample.media.decoding("video") as codec:
             for run in runs:
                 for packet in run:
                     codec.decode(packet)
@@ -112,7 +113,7 @@ class Stage:
         if sample.pcm:
             np.frombuffer(sample.pcm, "<i2") * SCALE
         if heard:
-            with sample.media._decoding("audio") as codec:
+            with sample.media.decoding("audio") as codec:
                 heard = [frame for packet in heard for frame in codec.decode(packet)]
             np.concatenate([np.frombuffer(f.planes[0], np.int16, f.samples) for f in heard]) * SCALE
 

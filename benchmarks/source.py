@@ -10,9 +10,10 @@ generated once (`films.py`), coded as collections come.
     host       FFmpeg's decoders in the source (`read_frames`), frames left as planes: what "auto" does on a CPU
 
     decode     the very packets that the source decodes, already in memory, through new decoders; nothing else
-    read       from the path to cropped frames and sound: open, demux, decode, cut
+    read       from the path to cropped frames and sound: the file's list of packets, read, decode, cut
     source     everything that the source does: plan, read, thin, compile
-    undropped  the source, with pictures decoded that nothing refers to and nobody sees
+    container  the source where there are no lists: open, seek and demux
+    undropped  the same, with pictures decoded that nothing refers to and nobody sees
 
 Random places in random films; 16 frames at 16 a second. Against DALI at normal speed; the source as SvaCLR has it, at
 speeds 1 to 4, with a second of sound.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,8 +48,9 @@ from coaug.pipelines.bans import Bans
 from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.index import index
-from coaug.pipelines.media import Deadline, audio_rate, open_media, read_audio, read_frames, stream_of
+from coaug.pipelines.media import Deadline, audio_rate, open_media, read_frames, stream_of
 from coaug.pipelines.memory import keep_memory
+from coaug.pipelines.opened import opened
 from coaug.pipelines.plan import AUDIO, VIDEO, ClipPlan, epoch_row, plan
 from coaug.pipelines.planes import Cutter
 from coaug.pipelines.recording import Recording
@@ -150,11 +153,13 @@ def whole_source(name: str, options: argparse.Namespace) -> list[Row]:
     catalog_path = options.folder / f"{paths[0].stem}.parquet"
     indexed = index(list(paths), catalog_path, progress=False)
     catalog = Catalog.open(indexed.path)
+    bare = Catalog.open(shutil.copy(indexed.path, indexed.path.with_stem(f"{indexed.path.stem}-bare")))
     ways: dict[str, Any] = {
         "decode": Alone(catalog),
         "read": Read(catalog),
-        "source": Sourced(catalog, True),
-        "undropped": Sourced(catalog, False),
+        "source": Sourced(catalog),
+        "container": Sourced(bare),
+        "undropped": Sourced(bare, dropping=False),
     }
     seconds = measured(ways, options)
     alone = seconds["decode"]  # of the same samples in each pass
@@ -173,7 +178,7 @@ def whole_source(name: str, options: argparse.Namespace) -> list[Row]:
 class Sourced:
     """Samples of the real source, one after the other; the same for every instance."""
 
-    def __init__(self, catalog: Catalog, dropping: bool) -> None:
+    def __init__(self, catalog: Catalog, *, dropping: bool = True) -> None:
         self.source = Source(catalog, SPED, Schedule(len(catalog), len(catalog), 1), Bans())
         self.place, self.decoded, self.shown = 0, 0, 0
         self.patch = (
@@ -199,7 +204,7 @@ class Read:
     def __init__(self, catalog: Catalog) -> None:
         self.source = Source(catalog, SPED, Schedule(len(catalog), len(catalog), 1), Bans())
         self.place = 0
-        self.ready: list[tuple[Path, np.ndarray, Cutter, int, int]] = []
+        self.ready: list[tuple[Recording, np.ndarray, Cutter, int, int]] = []
 
     def prepare(self) -> None:
         """Draw what the next step reads."""
@@ -207,19 +212,20 @@ class Read:
         self.place += BATCH
 
     def __call__(self) -> None:
-        for path, times, cutter, first, last in self.ready:
-            with open_media(path, Deadline(60), probe=False) as container:
-                read_frames(container, times, Deadline(60), cutter)
-                read_audio(container, first, last, Deadline(60))
+        source, deadline = self.source, Deadline(60)
+        for recording, times, cutter, first, last in self.ready:
+            with opened(recording, ("video", "audio"), source.shards, source.listings, deadline) as media:
+                media.frames(times, cutter)
+                media.sound(first, last)
 
-    def _drawn(self, epoch: int, position: int) -> tuple[Path, np.ndarray, Cutter, int, int]:
+    def _drawn(self, epoch: int, position: int) -> tuple[Recording, np.ndarray, Cutter, int, int]:
         source = self.source
         recording, clips, times = drawn(source.catalog, epoch, position)
         if recording.video is None or recording.audio is None:
             raise SystemExit(f"{recording.path}: no picture or no sound")
         cutter = source._cutter(recording.video, clips.crop[0].copy())
         ((first, last),) = source._windows(clips, recording.audio.rate)
-        return recording.path, times, cutter, first, last
+        return recording, times, cutter, first, last
 
 
 def drawn(catalog: Catalog, epoch: int, position: int) -> tuple[Recording, ClipPlan, np.ndarray]:

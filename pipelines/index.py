@@ -17,6 +17,7 @@ from .config import Modality
 from .cut import Policy, Source, recordings
 from .datasets import Entry, labeller
 from .journal import Journal
+from .listings import SUFFIX, ListingsFile
 from .probe import Probe, Reject
 from .recording import Recording, table_of
 from .report import IndexReport, bar, write_rejects
@@ -54,8 +55,9 @@ def index(
         progress: show a bar on a terminal, and print the report.
         deadline: seconds after which a file that hangs is given up; large files have more.
 
-    Everything that was left out stands with its reason in `<out>.rejects.parquet`. Rows are sorted by key, so the
-    result does not depend on the order of files or roots; ids depend on paths below the root only.
+    Everything that was left out stands with its reason in `<out>.rejects.parquet`, and where the packets of each file
+    lie in `<out>.packets` (see `listing`). Rows are sorted by key, so the result does not depend on the order of files
+    or roots; ids depend on paths below the root only.
 
     Raises:
         CatalogError: missing root, no media files, nothing usable, bad segments file, ids that are not unique.
@@ -64,9 +66,13 @@ def index(
     policy = Policy(modalities, segment_seconds)
     sources, missing = _sources(scan.roots(roots), label_format, segments)
     paths = list(dict.fromkeys(source.path for source in sources))
-    with Journal(target.with_suffix(".probed.jsonl"), resume) as journal:
-        reused = _probe_all(paths, journal, workers or pool.cores(), progress, deadline)
+    with (
+        Journal(target.with_suffix(".probed.jsonl"), resume) as journal,
+        ListingsFile(target.with_suffix(SUFFIX), resume) as listings,
+    ):
+        reused = _probe_all(paths, journal, listings, workers or pool.cores(), progress, deadline)
         journal.compact(paths)
+        listings.keep(paths)
     rejects = {(reject.path, reject.reason): reject for reject in missing}
     labels = sorted({source.entry.label for source in sources if source.entry.label is not None})
     rows = _build(sources, labels, policy, journal, rejects)
@@ -143,18 +149,26 @@ def _segments(
     return result, missing
 
 
-def _probe_all(paths: Sequence[str], journal: Journal, workers: int, progress: bool, deadline: float) -> int:
-    """Fills the journal; returns how many files it knew."""
+def _probe_all(
+    paths: Sequence[str],
+    journal: Journal,
+    listings: ListingsFile,
+    workers: int,
+    progress: bool,
+    deadline: float,
+) -> int:
+    """Fills the journal and the lists of packets; returns how many files the journal knew."""
     stamps = {path: scan.stamp(path) for path in paths}
     todo = [path for path, stamp in stamps.items() if not journal.knows(path, stamp)]
-    allowed = {path: deadline + int(stamps[path].partition(":")[0] or 0) / 20e6 for path in todo}
+    allowed = {path: deadline + scan.size(stamps[path]) / 20e6 for path in todo}
     results = pool.run("coaug.pipelines.probe:probe_json", todo, workers, allowed.__getitem__)
     for path, result in bar(results, len(todo), progress):
         if isinstance(result, pool.Hung):
             result = asdict(Reject(path, "took too long", f"{allowed[path]:.0f} s", retry=True))
         elif isinstance(result, pool.Crashed):
             result = asdict(Reject(path, "crashed the decoder", retry=True))
-        journal.add(path, stamps[path], result)
+        listings.add(path, scan.size(stamps[path]), result.pop("packets", None))
+        journal.add(path, stamps[path], result)  # comes last: what it knows is not probed again
     return len(paths) - len(todo)
 
 

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from .probe import Probe, Reject, from_json
 from .table import replace
 
-VERSION = 2  # of the probe's findings: lines of another version are probed again
+VERSION = 3  # of the probe's findings: lines of another version are probed again
 
 
 class Journal:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .config import Modality
+from .listed import ListedFile
+from .listings import Listings
 from .media import (
     Convert,
     Deadline,
@@ -21,6 +25,7 @@ from .media import (
     read_frames,
     stream_of,
 )
+from .packed.index import Sample
 from .packed.jpegs import Images
 from .packed.shards import Shards
 from .recording import Recording
@@ -91,18 +96,44 @@ class MediaFile:
 
 @contextmanager
 def opened(
-    recording: Recording, modalities: tuple[Modality, ...], shards: Shards, deadline: Deadline
+    recording: Recording,
+    modalities: tuple[Modality, ...],
+    shards: Shards,
+    listings: Listings,
+    deadline: Deadline,
 ) -> Iterator[Media]:
     """The recording's media. Raises MediaError.
 
     Args:
         modalities: those that will be asked for.
         shards: where packed ones are read.
+        listings: what is known of others' packets.
     """
     if recording.member is not None:
         yield shards.media(recording.path, recording.member, deadline)
         return
-    streams = [getattr(recording, modality) for modality in modalities]
-    declared = all(stream is not None and stream.declared for stream in streams)
-    with open_media(recording.path, deadline, probe=not declared) as container:
-        yield MediaFile(container, deadline)
+    with ExitStack() as stack:
+
+        def container() -> MediaFile:
+            streams = [getattr(recording, modality) for modality in modalities]
+            declared = all(stream is not None and stream.declared for stream in streams)
+            media = open_media(recording.path, deadline, probe=not declared)
+            return MediaFile(stack.enter_context(media), deadline)
+
+        listed = _listed(recording, modalities, listings, stack)
+        yield ListedFile(*listed, deadline, cache(container)) if listed else container()
+
+
+def _listed(
+    recording: Recording, modalities: tuple[Modality, ...], listings: Listings, stack: ExitStack
+) -> tuple[Sample, int] | None:
+    """The list of a file's packets and the open file; None where it does not list all modalities."""
+    try:
+        descriptor = os.open(recording.path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe would wait
+    except (OSError, ValueError):
+        return None
+    stack.callback(os.close, descriptor)
+    sample = listings.sample(recording.path, os.fstat(descriptor).st_size)
+    if sample is None or not all(sample.row[f"{modality}_codec"] for modality in modalities):
+        return None
+    return sample, descriptor

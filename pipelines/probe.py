@@ -10,9 +10,11 @@ from typing import Any
 import av
 
 from .declared import declared
+from .demux import packets_of
+from .listing import Listing
 from .media import stream_of
 from .recording import AudioStream, VideoStream
-from .tracks import SILENCE_DB, Picture, Sound, packets
+from .tracks import SILENCE_DB, Picture, Sound
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,15 @@ class Reject:
 
 @dataclass(frozen=True)
 class Probe:
-    """What a file holds. A stream that is None has its reason in `no_video` or `no_audio`."""
+    """What a file holds. A stream that is None has its reason in `no_video` or `no_audio`; `packets` is the list of its
+    packets, see `Listing.row`."""
 
     path: str
     video: VideoStream | None
     audio: AudioStream | None
     no_video: str = ""
     no_audio: str = ""
+    packets: dict[str, Any] | None = None
 
 
 def probe(path: str) -> Probe | Reject:
@@ -99,7 +103,7 @@ def _probe(path: str, container: Any) -> Probe | Reject:
         return Reject(path, "neither picture nor sound")
     picture = Picture(video) if video is not None else None
     sound = Sound(audio) if audio is not None else None
-    _read(container, picture, sound)
+    packets = _read(path, container, {"video": picture, "audio": sound})
     no_video = "no picture" if picture is None else picture.problem()
     no_audio = "no sound" if sound is None else sound.problem()
     if sound is not None and not no_audio:
@@ -116,19 +120,29 @@ def _probe(path: str, container: Any) -> Probe | Reject:
         None if sound is None or no_audio else replace(sound.describe(), declared="audio" in told),
         no_video,
         no_audio,
+        packets,
     )
 
 
-def _read(container: Any, *tracks: Any) -> None:
-    """Shows every sound packet to its track, up to the end or to the first one that cannot be read."""
-    by_index = {track.stream.index: track for track in tracks if track is not None}
+def _read(path: str, container: Any, tracks: dict[str, Any]) -> dict[str, Any] | None:
+    """Shows every sound packet to its track, up to the end or to the first one that cannot be read; their list."""
+    streams = {side: track.stream for side, track in tracks.items() if track is not None}
+    by_index = {stream.index: tracks[side] for side, stream in streams.items()}
+    listing, whole = Listing(path, streams), True
     try:
-        for packet in packets(container, *(track.stream for track in by_index.values())):
-            by_index[packet.stream_index].feed(packet)
+        for packet in packets_of(container, *streams.values()):
+            if packet.is_corrupt:
+                whole = False
+            elif packet.size:
+                by_index[packet.stream_index].feed(packet)
+                listing.feed(packet)
+    except av.FFmpegError:
+        whole = False
     except ValueError:  # PyAV does not look for new streams
         raise _Unfit("a stream begins in the middle of the file") from None
     for track in by_index.values():
         track.decode(None)
+    return listing.row(whole)
 
 
 def _short(error: Any) -> str:

@@ -63,7 +63,7 @@ class Clock:
         tick = stream.time_base * self.rate
         self.tick = float(tick)  # samples
         self.exact = tick.numerator == 1  # there is a stamp for every sample
-        self.slack = int(max(2 * self.tick, self.rate / 500)) + 1  # samples that a stamp may be off
+        self.slack = slack(self.tick, self.rate)
         self.delay = int(stream.codec_context.delay)  # samples before the first one, which nobody hears
         self.block = BLOCKS.get(stream.codec_context.name, 0)
         hidden = not self.exact and (self.delay or self.block)  # what is heard begins after the first packet
@@ -98,6 +98,11 @@ class Clock:
         begin, end = self.first
         block = self.block or max(end - begin, *run.lengths)
         return counted(run, end, block, self.slack)
+
+
+def slack(tick: float, rate: int) -> int:
+    """Samples that a stamp may be off, in a time base of `tick` samples at `rate` samples a second."""
+    return int(max(2 * tick, rate / 500)) + 1
 
 
 def counted(run: Run, phase: int, block: int, slack: int) -> int:

@@ -71,6 +71,11 @@ def stamp(path: str) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
+def size(stamp: str) -> int:
+    """Bytes of the file with this stamp."""
+    return int(stamp.partition(":")[0] or 0)
+
+
 def segments(path: Path) -> list[Entry]:
     """A CSV file with columns path, start, end and, if wanted, label, split, id. Raises CatalogError with the line.
 

@@ -21,6 +21,7 @@ from .catalog import Catalog
 from .config import DataConfig
 from .facts import LONGEST, facts, packed
 from .feeds import Arrays, Feed, blanks, feeds
+from .listings import SUFFIX, Listings
 from .media import Deadline, Frames, MediaError
 from .opened import Media, opened
 from .packed.jpegs import IMAGES, MJPEG, Images
@@ -79,6 +80,11 @@ class Source:
         return feeds(self.config, slices=slices, images=images)
 
     @cached_property
+    def listings(self) -> Listings:
+        """What is known of the packets of files."""
+        return Listings(self.catalog.path.with_suffix(SUFFIX))
+
+    @cached_property
     def _facts(self) -> np.dtype[np.void]:
         return facts(self.config)
 
@@ -124,7 +130,7 @@ class Source:
         clips = plan(self.catalog, self.config, seed=self.seed, epoch=epoch, rows=np.array([row]))
         arrays = self._blank | {"speed": clips.speed[0], "direction": clips.direction[0]}
         deadline.at("open")
-        with opened(recording, self.config.modalities, self.shards, deadline) as media:
+        with opened(recording, self.config.modalities, self.shards, self.listings, deadline) as media:
             deadline.at("plan")
             if "video" in self.config.modalities:
                 arrays |= self._video(media, recording, clips, trust_graph)

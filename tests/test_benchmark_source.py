@@ -41,7 +41,7 @@ def test_slices_show_what_whole_files_show(benchmark: ModuleType, name: str, tmp
 def test_the_ceiling_decodes_the_packets_of_the_source(benchmark: ModuleType, tmp_path: Path) -> None:
     paths = benchmark.made("h264.mp4", tmp_path)
     catalog = benchmark.Catalog.open(benchmark.index(paths, tmp_path / "films.parquet", progress=False).path)
-    alone, sourced = benchmark.Alone(catalog), benchmark.Sourced(catalog, True)
+    alone, sourced = benchmark.Alone(catalog), benchmark.Sourced(catalog)
     alone.prepare()
     alone()
     sourced()

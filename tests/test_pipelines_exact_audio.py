@@ -16,6 +16,7 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from lists import listed, reading
 from media import copy_packets, write_clip, write_sound
 
 from coaug.pipelines.media import Deadline, audio_rate, open_media, read_audio, stream_of
@@ -67,6 +68,8 @@ COPIED: dict[str, tuple[str, dict[str, Any]]] = {  # the same packets elsewhere
 }
 SHORT = "vorbis-short.ogg"  # by libvorbis, whose packets are short and long
 FILES = [*MADE, *COPIED, SHORT]
+LISTED = {"aac.mp4", "aac-51.mp4", "aac-71.mp4", "aac.m4a", "aac-edit.mp4", "aac-pieces.mp4"}
+LISTED |= {"flac.flac", "flac-51.flac"}  # stamps count samples
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,22 @@ def test_windows_are_those_of_a_full_decode(sounds: dict[str, Path], name: str) 
         assert heard.dtype == np.float32
         wrong = np.flatnonzero(heard != expected(reference, first, last))
         assert not len(wrong), (first - begin, last - begin, wrong[0], len(wrong))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_windows_read_by_the_list_are_those_of_a_full_decode(
+    sounds: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    sample = listed(sounds[name], tmp_path / "x.packets")
+    assert (sample is not None) == (name in LISTED)
+    if sample is None:
+        return
+    rate, begin, mono = reference = whole(sounds[name])
+    for first, last in windows(name, rate, begin, len(mono)):
+        with reading(sounds[name], sample) as media:
+            assert media.rate == rate
+            heard = media.sound(first, last)
+        assert np.array_equal(heard, expected(reference, first, last)), (first - begin, last - begin)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])

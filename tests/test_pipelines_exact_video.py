@@ -1,7 +1,8 @@
 """Pictures of random windows are a full decode's, bit for bit: every codec and container, whatever their order.
 
-The reference decodes the whole file once with PyAV and picks by presentation time. The windows are read in three ways:
-decoded here, cut out as slices and decoded by PyAV, and cut out as slices and decoded by DALI on the CPU.
+The reference decodes the whole file once with PyAV and picks by presentation time. The windows are read in four ways:
+decoded here, through the container or by the list of packets, cut out as slices and decoded by PyAV, and cut out as
+slices and decoded by DALI on the CPU.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from lists import listed, reading
 from media import burn, copy_packets, write_clip
 from nvidia.dali import fn, pipeline_def, types
 
@@ -64,6 +66,9 @@ COPIED: dict[str, tuple[str, dict[str, Any]]] = {  # the same packets elsewhere
     "av1-edit.mp4": ("av1.mp4", {"later": -0.91}),
 }
 FILES = [*MADE, *COPIED]
+LISTED = {  # the others' packets do not lie in the file as they are decoded, or their decoder keeps more than a group
+    name for name in FILES if name.partition(".")[0].partition("-")[0] != "mpeg4" and not name.endswith(".ts")
+}
 
 
 def kind(name: str) -> str:
@@ -160,6 +165,26 @@ def test_windows_are_those_of_a_full_decode(films: dict[str, Path], name: str) -
         assert np.array_equal(found.pixels[found.index], pictures[expected]), instants
         np.testing.assert_allclose(found.pts, times[expected], atol=1e-9)
         assert len(found.pixels) == len(np.unique(expected))  # each is converted once
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_windows_read_by_the_list_are_those_of_a_full_decode(
+    films: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    sample = listed(films[name], tmp_path / "x.packets")
+    assert (sample is not None) == (name in LISTED)
+    if sample is None:
+        return
+    times, pictures = whole(films[name])
+    for instants in windows(name, times):
+        with reading(films[name], sample) as media:
+            found = media.frames(instants, converting(planes))
+        with open_media(films[name], Deadline(10.0)) as container:
+            other = read_frames(container, instants, Deadline(10.0), converting(planes))
+        expected = shown(times, instants)
+        assert np.array_equal(found.pixels[found.index], pictures[expected]), instants
+        np.testing.assert_allclose(found.pts, times[expected], atol=1e-9)
+        assert found.decoded <= other.decoded + 2  # a group's first pictures may be known to be of no use
 
 
 @pytest.mark.parametrize("name", FILES)

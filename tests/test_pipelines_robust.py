@@ -20,6 +20,7 @@ import av
 import pytest
 import torch
 from catalogs import recording, repeated, write
+from lists import list_files
 from media import Clip, write_clip
 
 from coaug.pipelines.batch import Batch
@@ -37,15 +38,19 @@ SILENT = DataConfig(video=PICTURE, modalities=("video",))
 GOOD = 5
 
 
-@pytest.fixture
-def files(tmp_path: Path, mp4: Clip, webm: Clip) -> Callable[[str], tuple[Path, Catalog]]:
-    """victim(suffix) -> a file of its own among five good ones, last in a catalog; spoil it after that."""
+@pytest.fixture(params=[False, True], ids=["container", "list"])
+def files(
+    tmp_path: Path, mp4: Clip, webm: Clip, request: pytest.FixtureRequest
+) -> Callable[[str], tuple[Path, Catalog]]:
+    """victim(suffix) -> a file of its own among five good ones, last in a catalog; spoil it after that. Once with lists
+    of the files' packets beside the catalog, and once without."""
 
     def make(suffix: str = ".mp4", **options: Any) -> tuple[Path, Catalog]:
         victim = tmp_path / f"victim{suffix}"
         write_clip(victim, frames=60, **options)
         rows = [*repeated([mp4.path, webm.path], GOOD), recording(victim)]
-        return victim, write(tmp_path / "catalog.parquet", rows)
+        catalog = write(tmp_path / "catalog.parquet", rows)
+        return victim, list_files(catalog) if request.param else catalog
 
     return make
 

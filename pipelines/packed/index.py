@@ -95,7 +95,8 @@ class Sample:
 
     @cached_property
     def simple(self) -> bool:
-        """Whether a packet is of use to all later ones or to none, as in H.264, and key frames are to all."""
+        """Whether all packets read one place only, as in H.264: what fills it, as key frames do, is of use to all later
+        ones, and the rest to none."""
         fills, reads = self.lists["video_fills"], self.lists["video_reads"]
         return bool(
             (reads == 1).all()
