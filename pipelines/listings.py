@@ -46,7 +46,7 @@ class Listings:
         """The list of the file at `path`, which has `size` bytes; None where it is not known."""
         try:
             database = self._database = self._database or _connect(self.path, "ro&immutable=1")
-            found = database.execute(SELECT, (sample_id(path), size)).fetchone()
+            found = database.execute(SELECT, (_number(path), size)).fetchone()
             values = dict(zip(COLUMNS, found or (), strict=False))
             lists = {
                 name: np.frombuffer(zlib.decompress(values.pop(name)), kind) for name, kind in LISTS.items()
@@ -101,14 +101,14 @@ class ListingsFile:
             if self._database is not None and row is not None:
                 self._database.execute(INSERT, _values(path, size, row))
             elif self._database is not None:
-                self._database.execute("DELETE FROM packets WHERE id = ?", (sample_id(path),))
+                self._database.execute("DELETE FROM packets WHERE id = ?", (_number(path),))
 
     def keep(self, paths: Iterable[str]) -> None:
         """Forgets all files but those at `paths`."""
         with self._excused():
             if self._database is not None:
                 there = {number for (number,) in self._database.execute("SELECT id FROM packets")}
-                gone = there - {sample_id(path) for path in paths}
+                gone = there - set(map(_number, paths))
                 self._database.executemany("DELETE FROM packets WHERE id = ?", [(number,) for number in gone])
 
     @contextmanager
@@ -133,12 +133,16 @@ def _created(path: Path) -> sqlite3.Connection:
 
 
 def _values(path: str, size: int, row: Row) -> list[int | str | bytes]:
-    values: Row = {name: row.get(name, 0) for name in NUMBERED} | {"id": sample_id(path), "size": size}
+    values: Row = {name: row.get(name, 0) for name in NUMBERED} | {"id": _number(path), "size": size}
     values |= {name: row.get(name, "") for name in TEXTS}
     values |= {name: bytes.fromhex(row.get(name, "")) for name in BYTES}
     for name, kind in LISTS.items():
         values[name] = zlib.compress(np.array(row.get(name, []), kind).tobytes(), 1)
     return [values[name] for name in COLUMNS]
+
+
+def _number(path: str) -> int:
+    return sample_id(path.encode(errors="backslashreplace").decode())  # names may be no UTF-8
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

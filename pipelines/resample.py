@@ -23,6 +23,7 @@ BETA, FALL = (
 )  # Kaiser's window: 63 dB down within 2 · FALL / half its length, in shares of Nyquist's rate
 GRID = np.linspace(0, 1, 4097)  # one side of the window, from its middle to its end
 KAISER = np.i0(BETA * np.sqrt(1 - GRID**2)) / np.i0(BETA)
+ALONE = 512  # rows of blocks of one sample that OpenBLAS multiplies on one thread: of 2^18 products at most, here half
 THIN = 1.6  # times as fast as needed, at least, is what remains after thinning
 FEWEST, MOST = 32, 512  # phases: a clip starts at the nearest one, at most 1/64 of a (thinned) sample away
 
@@ -76,14 +77,19 @@ def thin(pcm: NDArray[np.float32], ratio: float) -> tuple[NDArray[np.float32], i
 
 
 def _thinned(pcm: NDArray[np.float32], every: int) -> NDArray[np.float32]:
-    """Blocks of the sound, each with the beginning of the next, times a matrix: BLAS takes half as long as a loop."""
-    matrix = _thinner(every)
+    """Blocks of the sound, each with the beginning of the next, times a matrix: BLAS takes half as long as a loop.
+
+    A few rows at a time: how BLAS shares a large product out among threads changes the sums' last bits, and a process's
+    number of threads is not to change a clip.
+    """
+    matrix, rows = _thinner(every), max(ALONE // every, 1)
     block = every * matrix.shape[1]
-    beyond, rows = len(matrix) - block, -(-len(pcm) // block)
-    sound = np.zeros((rows + 1, block), np.float32)
+    shape = (-(-len(pcm) // (rows * block)), rows, block)
+    beyond = len(matrix) - block
+    sound = np.zeros((shape[0] * rows + 1, block), np.float32)
     sound.reshape(-1)[beyond // 2 : beyond // 2 + len(pcm)] = pcm
-    thinned = sound[:-1] @ matrix[:block]
-    thinned += sound[1:, :beyond] @ matrix[block:]
+    thinned = sound[:-1].reshape(shape) @ matrix[:block]
+    thinned += sound[1:].reshape(shape)[..., :beyond] @ matrix[block:]
     return thinned.reshape(-1)[: -(-len(pcm) // every)]
 
 

@@ -10,6 +10,7 @@ import scipy.signal
 import torch
 import torchaudio
 from hearing import hear
+from threadpoolctl import threadpool_limits
 
 from coaug.pipelines.play import play_gpu
 from coaug.pipelines.resample import MOST, bank, phases, thin
@@ -141,3 +142,13 @@ def test_the_cuda_kernel_compiles(capability: tuple[int, int], windows: tuple[in
     kernel = play_gpu(*windows)
     ptx, _ = cuda.compile_ptx(kernel, signature, cc=capability)
     assert f".target sm_{capability[0]}{capability[1]}" in ptx
+
+
+@pytest.mark.parametrize("ratio", [4, 8, 16, 64])
+def test_threads_change_not_a_bit(ratio: float) -> None:
+    sound = np.random.default_rng(0).standard_normal(300_000).astype(np.float32)
+    found = []
+    for threads in (1, 2, 3, 8):
+        with threadpool_limits(threads):
+            found.append(thin(sound, ratio)[0])
+    assert all(np.array_equal(each, found[0]) for each in found)
