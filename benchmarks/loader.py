@@ -71,7 +71,7 @@ def main() -> None:
 def loaders(views: str, options: argparse.Namespace) -> list[Row]:
     """All rows of one config, shown."""
     jobs = {name: job for name, job in _jobs(views, options).items() if _asked(name, options.rows)}
-    passes = measured(jobs, options.repeats, options.steps or (8 if options.workers else 2), console.print)
+    passes = measured(jobs, options.repeats, options.steps or (8 if options.workers else 6), console.print)
     wall = options.workers > 0
     rows = [row_of(name, found) | _compared(found, passes, wall) for name, found in passes.items()]
     if rows:
@@ -152,7 +152,7 @@ def arguments(parents: Sequence[argparse.ArgumentParser] = ()) -> argparse.Argum
     parser.add_argument(
         "--workers", type=int, default=0, help="of every row, on all cores (0: one core, no workers)"
     )
-    parser.add_argument("--steps", type=int, help="batches a pass (default: 2; with workers 8)")
+    parser.add_argument("--steps", type=int, help="batches a pass (default: 6; with workers 8)")
     parser.add_argument("--repeats", type=int, default=9, help="interleaved passes")
     parser.add_argument("--json", type=Path, help="write the rows here")
     parser.add_argument("--csv", type=Path, help="and here")

@@ -8,6 +8,7 @@ import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from .graph import build, outputs
 from .interrupts import close_at_exit, sweep
 from .recording import Recording
+from .scheduling import behind
 from .source import Source
 from .spawn import single_threaded, without_main
 from .tally import LoaderError, Tally
@@ -77,7 +79,7 @@ class Running:
             py_start_method="spawn",
         )
         others, start = multiprocessing.active_children(), time.perf_counter()
-        with without_main(), single_threaded():
+        with without_main(), single_threaded(), behind() if device_id is None else nullcontext():
             pipeline.build()
         if self.workers:
             close_at_exit(pipeline, pipeline._py_pool.close)

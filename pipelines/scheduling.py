@@ -1,7 +1,11 @@
-"""Encoders may not change how the machine schedules us: SVT-AV1 makes a real-time process of one that root runs.
+"""How the machine shares its cores among us.
 
-A real-time process is never interrupted by an ordinary one, and its children inherit that: on few cores, a loop
-that waits for another process then waits forever.
+Loaders step back for training: where there are more busy threads than cores, a loader that is ahead anyway would take
+turns with the thread that trains. On two cores that cost training a seventh of its speed (docs/benchmarks.md).
+
+Encoders may not change anything: SVT-AV1 makes a real-time process of one that root runs. Such a process is never
+interrupted by an ordinary one, and its children inherit that: on few cores, a loop that waits for another process then
+waits forever.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 THREADS = "/proc/self/task"
+BEHIND = 10  # how nice a loader is: a tenth of a training thread's turns, where all cores are busy
 
 
 @contextmanager
@@ -34,10 +39,24 @@ def ordinary_scheduling() -> Iterator[None]:
                     os.sched_setscheduler(thread, wanted, os.sched_param(0))
 
 
+@contextmanager
+def behind() -> Iterator[None]:
+    """Threads that start in here are `BEHIND` the caller; they stay so. Does nothing where there is no Linux."""
+    before = _threads()
+    yield
+    for thread in _threads() - before:
+        with suppress(OSError):  # it may have ended meanwhile
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, 0) + BEHIND)
+
+
+def _threads() -> set[int]:
+    return set(map(int, os.listdir(THREADS))) if os.path.isdir(THREADS) else set()
+
+
 def _policies() -> dict[int, int]:
     """The scheduling policy of each thread of this process."""
     found = {}
-    for name in os.listdir(THREADS):
+    for thread in _threads():
         with suppress(OSError):
-            found[int(name)] = os.sched_getscheduler(int(name))
+            found[thread] = os.sched_getscheduler(thread)
     return found

@@ -8,10 +8,12 @@ import threading
 from typing import Any
 
 from .memory import keep_memory
+from .scheduling import BEHIND
 
 
 def serve(parent: Any) -> None:
     """What a worker process of `parent` does first."""
+    os.nice(BEHIND)
     keep_memory()  # pictures come and go
     # Ctrl-C reaches workers too, but whether to go on is the trainer's choice
     signal.signal(signal.SIGINT, signal.SIG_IGN)

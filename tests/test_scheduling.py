@@ -1,4 +1,4 @@
-"""No encoder makes a real-time process of ours."""
+"""No encoder makes a real-time process of ours, and loaders step back for training."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from media import write_clip
+from catalogs import repeated, write
+from media import Clip, write_clip
 
 from coaug.doctor.media import encode
-from coaug.pipelines.scheduling import ordinary_scheduling
+from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig
+from coaug.pipelines.loader import AVLoader
+from coaug.pipelines.scheduling import BEHIND, behind, ordinary_scheduling
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="about a call of Linux")
 
@@ -64,3 +67,34 @@ def test_a_policy_that_children_do_not_inherit_is_restored() -> None:
     finally:
         with suppress(PermissionError):  # only root may take it back
             os.sched_setscheduler(0, before, os.sched_param(0))
+
+
+def niceness(threads: set[str]) -> set[int]:
+    return {os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in threads}
+
+
+def test_threads_that_start_inside_step_back() -> None:
+    done = threading.Event()
+    mine, before = os.getpriority(os.PRIO_PROCESS, 0), set(os.listdir("/proc/self/task"))
+    with behind():
+        thread = threading.Thread(target=done.wait)
+        thread.start()
+    assert niceness(set(os.listdir("/proc/self/task")) - before) == {mine + BEHIND}
+    assert niceness(before) == {mine}
+    done.set()
+    thread.join()
+
+
+def test_a_loader_steps_back_and_its_caller_does_not(tmp_path: Path, mp4: Clip) -> None:
+    config = DataConfig(
+        video=VideoConfig(frames=2, fps=4.0, size=16), audio=AudioConfig(rate=8000, seconds=0.5)
+    )
+    mine, before = os.getpriority(os.PRIO_PROCESS, 0), set(os.listdir("/proc/self/task"))
+    with AVLoader(
+        write(tmp_path / "c.parquet", repeated([mp4.path], 2)), config, batch_size=2, workers=1
+    ) as loader:
+        next(iter(loader))
+        (worker,) = loader._running.processes
+        assert os.getpriority(os.PRIO_PROCESS, worker.pid or 0) == mine + BEHIND
+        assert mine + BEHIND in niceness(set(os.listdir("/proc/self/task")) - before)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == mine
