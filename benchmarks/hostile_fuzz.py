@@ -4,10 +4,11 @@
     python benchmarks/hostile_fuzz.py --only "3.mkv 1234"    one of them again
 
 A case is a film and a seed: 1 to 128 bytes of the film are changed, and the result is probed as by `coaug index`, then
-read by the catalog row that this probe gives, and by that of the intact film, which may have broken later: in the
-source, and, where DALI decodes the codec on a CPU, now and then (--graph) also through the loader's graph. All of it
-happens in child processes (`pipelines.pool`): a native crash or a hang is seen as such, and named by its case. Exit
-status 1: one crashed, hung, took longer than the deadline, or raised something that nobody foresaw.
+read by the catalog row that this probe gives, and by that of the intact film, which may have broken later, also by the
+list of its packets: in the source, and, where DALI decodes the codec on a CPU, now and then (--graph) also through the
+loader's graph. All of it happens in child processes (`pipelines.pool`): a native crash or a hang is seen as such, and
+named by its case. Exit status 1: one crashed, hung, took longer than the deadline, or raised something that nobody
+foresaw.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from coaug.pipelines.bans import Bans
 from coaug.pipelines.catalog import Catalog
 from coaug.pipelines.config import AudioConfig, DataConfig, VideoConfig, ViewConfig
 from coaug.pipelines.datasets import Entry
+from coaug.pipelines.listings import Listings, ListingsFile
 from coaug.pipelines.probe import Probe, probe
 from coaug.pipelines.recording import Recording, table_of
 from coaug.pipelines.schedule import Schedule
@@ -147,7 +149,11 @@ def play(argument: str) -> dict[str, Any]:
     spoilt = film.with_name(f"spoilt-{os.getpid()}{film.suffix}")
     spoilt.write_bytes(changed(film.read_bytes(), int(seed)))
     result.probed, found = result.step("index", lambda: rows_of(spoilt)) or ("nothing", ())
-    for row in (*(replace(row, path=str(spoilt)) for row in intact(film)), *found):
+    old = [replace(row, path=str(spoilt)) for row in intact(film)]
+    lists = as_it_was(film, spoilt)
+    for row in old:
+        result.note("list", row.path, result.step("list", partial(from_source, row, lists)))
+    for row in (*old, *found):
         result.note("source", row.path, result.step("source", partial(from_source, row)))
         if graph == "1" and row.video is not None and row.video.codec in GRAPH:
             warm()
@@ -183,14 +189,31 @@ def intact(film: Path) -> list[Recording]:
     return rows_of(film)[1]
 
 
+@cache
+def packets(film: Path) -> dict[str, Any] | None:
+    """The list of a film's packets."""
+    found = probe(str(film))
+    return found.packets if isinstance(found, Probe) else None
+
+
+def as_it_was(film: Path, spoilt: Path) -> Listings:
+    """The list of the intact film, for the spoilt one."""
+    path = spoilt.with_suffix(".packets")
+    with ListingsFile(path) as lists:
+        lists.add(str(spoilt), spoilt.stat().st_size, packets(film))
+    return Listings(path)
+
+
 def catalog_of(row: Recording) -> Catalog:
     return Catalog(Path("/dev/null/nowhere"), table_of([row], []), "")  # where no list of bans can be kept
 
 
-def from_source(row: Recording) -> str:
+def from_source(row: Recording, lists: Listings | None = None) -> str:
     """The error, or "", of a sample whose stand-ins are the same film."""
     schedule = Schedule(samples=1, batch=1, steps=1)
     reader = source.Source(catalog_of(row), CONFIG, schedule, Bans(), deadline=DEADLINE / 5)
+    if lists is not None:
+        reader.listings = lists
     return bytes(reader.sample(0, 0, 0)["error"]).decode()
 
 

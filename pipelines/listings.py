@@ -32,6 +32,8 @@ NAMES = ", ".join(f'"{name}"' for name in COLUMNS)
 TYPED = ", ".join(f'"{name}" {kind}' for name, kind in COLUMNS.items())
 CREATE = f"CREATE TABLE IF NOT EXISTS packets ({TYPED}, PRIMARY KEY (id))"
 INSERT = f"INSERT OR REPLACE INTO packets ({NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"
+# zlib's check sum finds what SQLite does not
+DAMAGE = (sqlite3.Error, zlib.error, KeyError, TypeError, ValueError)
 SELECT = f"SELECT {NAMES} FROM packets WHERE id = ? AND size = ?"
 
 
@@ -51,13 +53,7 @@ class Listings:
             lists = {
                 name: np.frombuffer(zlib.decompress(values.pop(name)), kind) for name, kind in LISTS.items()
             }
-        except (
-            sqlite3.Error,
-            zlib.error,
-            KeyError,
-            TypeError,
-            ValueError,
-        ):  # zlib's own check sum finds what is damaged
+        except DAMAGE:
             return None
         return Sample(values, lists)
 
@@ -84,7 +80,9 @@ class ListingsFile:
                 self.path.unlink(missing_ok=True)  # readers of the old one keep it
             try:
                 self._database = _created(self.path)
-            except sqlite3.DatabaseError:  # something else
+            except sqlite3.OperationalError:  # locked by another run, or no room
+                raise
+            except sqlite3.DatabaseError:  # it is none
                 self.path.unlink(missing_ok=True)
                 self._database = _created(self.path)
         return self

@@ -51,6 +51,8 @@ MADE: dict[str, tuple[str, str, int, str, dict[str, Any]]] = {  # encoder, sampl
     "flac-51.flac": ("flac", "s32", 48000, "5.1", {}),
     "flac.mkv": ("flac", "s16", 22050, "mono", {"start": 0.3}),
     "flac.ogg": ("flac", "s16", 44100, "stereo", {"seconds": 10.0}),
+    "flac.mp4": ("flac", "s16", 44100, "stereo", {"start": 0.2}),
+    "alac.m4a": ("alac", "s16p", 44100, "stereo", {}),
     "pcm-u8.wav": ("pcm_u8", "u8", 8000, "mono", {}),
     "pcm.wav": ("pcm_s16le", "s16", 22050, "mono", {}),
     "pcm-s24.wav": ("pcm_s24le", "s32", 48000, "stereo", {}),
@@ -69,7 +71,7 @@ COPIED: dict[str, tuple[str, dict[str, Any]]] = {  # the same packets elsewhere
 SHORT = "vorbis-short.ogg"  # by libvorbis, whose packets are short and long
 FILES = [*MADE, *COPIED, SHORT]
 LISTED = {"aac.mp4", "aac-51.mp4", "aac-71.mp4", "aac.m4a", "aac-edit.mp4", "aac-pieces.mp4"}
-LISTED |= {"flac.flac", "flac-51.flac"}  # stamps count samples
+LISTED |= {"flac.flac", "flac-51.flac", "flac.mp4", "alac.m4a"}  # stamps count samples
 
 
 @pytest.fixture(scope="module")
