@@ -87,6 +87,7 @@ class MediaFile:
 
     def sound(self, first: int, last: int) -> NDArray[np.float32]:
         """See `Media`."""
+        self._check("audio", "sound")
         return read_audio(self.container, first, last, self.deadline)
 
     def _check(self, kind: str, name: str) -> None:
