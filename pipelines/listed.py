@@ -6,6 +6,7 @@ the list cannot do, so that a damaged file says the same either way.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from itertools import chain
@@ -87,7 +88,7 @@ class ListedFile(Stored):
         begins = ends - lists["audio_samples"]
         # from the very packet that `pcm.runs` begins with
         early = first - slack(1.0, self.rate) - priming(codec) * self.rate
-        low = max(int(np.searchsorted(begins, int(early), "right")) - 1, 0)
+        low = max(int(np.searchsorted(begins, math.floor(early), "right")) - 1, 0)
         high = max(int(np.searchsorted(begins, last, "left")), low + 1)
         buffer = MonoBuffer()
         try:
