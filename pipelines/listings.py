@@ -22,6 +22,7 @@ from .packed.index import BYTES, LISTS, NUMBERS, TEXTS, Sample
 from .recording import sample_id
 
 SUFFIX = ".packets"
+CACHE = 64  # pages that a reader keeps: who comes at random finds only the tree's upper ones again
 NUMBERED = (*NUMBERS, "audio_origin")  # the first sample that is meant to be heard
 COLUMNS = {
     **dict.fromkeys(NUMBERED, "INTEGER"),
@@ -47,7 +48,7 @@ class Listings:
     def sample(self, path: str, size: int) -> Sample | None:
         """The list of the file at `path`, which has `size` bytes; None where it is not known."""
         try:
-            database = self._database = self._database or _connect(self.path, "ro&immutable=1")
+            database = self._database = self._database or _readable(self.path)
             found = database.execute(SELECT, (_number(path), size)).fetchone()
             values = dict(zip(COLUMNS, found or (), strict=False))
             lists = {
@@ -120,6 +121,12 @@ class ListingsFile:
                 "containers, which takes a little longer",
                 file=sys.stderr,
             )
+
+
+def _readable(path: Path) -> sqlite3.Connection:
+    database = _connect(path, "ro&immutable=1")
+    database.execute(f"PRAGMA cache_size = {CACHE}")
+    return database
 
 
 def _created(path: Path) -> sqlite3.Connection:
