@@ -26,9 +26,6 @@ OPTIONS: dict[str, Any] = {
     "partition": "per_task",
 }
 Trained = dict[str, Any]
-pytestmark = pytest.mark.timeout(
-    900
-)  # four processes compile the kernels, each for itself, on however few cores
 
 
 def trained(placement: str) -> Trained:

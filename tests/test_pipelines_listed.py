@@ -158,9 +158,7 @@ def test_what_the_list_cannot_do_is_done_and_explained_by_the_container(
 
 
 @pytest.mark.parametrize("spoil", ["short", "unreadable"])
-def test_reading_that_fails_is_a_media_error(
-    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: str
-) -> None:
+def test_reading_that_fails_is_a_media_error(monkeypatch: pytest.MonkeyPatch, spoil: str) -> None:
     def pread(*_: Any) -> bytes:
         if spoil == "short":
             return b""
@@ -171,7 +169,7 @@ def test_reading_that_fails_is_a_media_error(
         module._read(0, 0, 4)
 
 
-def test_slices_are_cut_by_the_container(catalog: Catalog, tmp_path: Path) -> None:
+def test_slices_are_cut_by_the_container(catalog: Catalog) -> None:
     path, instants = catalog[0].path, np.array([0.5, 1.0])
     lists = Listings(catalog.path.with_suffix(SUFFIX))
     with (
@@ -225,7 +223,7 @@ def test_files_that_are_cut_off_have_no_list(tmp_path: Path) -> None:
     pieces = copy_packets(whole, tmp_path / "x.mp4", options={"movflags": "frag_keyframe+empty_moov"})
     assert probe_json(str(pieces))["packets"] is not None
     os.truncate(pieces, pieces.stat().st_size * 2 // 3)
-    assert (probe_json(str(pieces)).get("packets") or {"video_at": []})["video_at"] == []
+    assert probe_json(str(pieces)).get("packets") is None
 
 
 def test_indexing_again_keeps_lists_adds_new_ones_and_forgets_those_of_files_that_are_gone(
