@@ -1,7 +1,8 @@
 """Where the packets of a file lie and what each is good for, noted while the file is read once from end to end.
 
 With that list clips are read by their packets' places, and nobody opens the container again (see `listed`). It holds
-for streams whose packets lie in the file as a demuxer hands them out: of mp4 all, of Matroska and AVI pictures.
+for streams whose packets lie in the file as a demuxer hands them out: pictures of mp4, Matroska and AVI, and sound
+whose time stamps count samples, such as AAC in mp4.
 """
 
 from __future__ import annotations
